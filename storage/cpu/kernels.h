@@ -1,0 +1,58 @@
+/*
+ * Copy kernels: how one contiguous run of bytes is moved. Several exist because the best one
+ * depends on the machine and on the run's size:
+ *
+ *   plain         the C library's memcpy
+ *   stream        loads, then non-temporal stores, which skip reading the destination's lines
+ *   interleaved   streaming over several 4 KiB pages at a time, which keeps more of the memory's
+ *                 banks and the hardware prefetchers busy
+ *
+ * each for AVX-512, AVX2 and portable C, chosen at run time. A short calibration at start measures
+ * them for each size class and keeps the fastest; kernel_for() then is one table look-up.
+ * All kernels give the same bytes for every size and alignment. Thread-safe once calibrated.
+ * Streaming stores are weakly ordered: kernel_fence() after the last one, before publishing.
+ */
+#ifndef KVEIK_STORAGE_CPU_KERNELS_H
+#define KVEIK_STORAGE_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef void (*kernel_copy)(void *restrict to, const void *restrict from, size_t bytes);
+
+struct kernel {
+    const char *name; /* such as "avx512-interleaved" */
+    kernel_copy copy;
+    bool (*supported)(void); /* by this processor */
+};
+
+/* All kernels built for this architecture, supported or not; count in *count_out. */
+const struct kernel *kernels_all(uint32_t *count_out);
+
+/* Size classes of runs: <= 2 KiB, <= 16 KiB, <= 128 KiB, larger. */
+enum { KERNEL_CLASSES = 4 };
+
+struct kernel_choice {
+    const struct kernel *best[KERNEL_CLASSES];
+    double gbps[KERNEL_CLASSES]; /* what calibration measured for the best */
+};
+
+uint32_t kernel_class_of(size_t bytes);
+
+/* Measures for at most about budget_ms; memory_bytes of scratch memory (use more than the last
+ * cache for a true picture). ST_OK or ST_NO_MEMORY (then plain memcpy everywhere). */
+int kernel_calibrate(struct kernel_choice *choice, size_t memory_bytes, uint32_t budget_ms);
+
+/* Chosen without measuring: streaming for large runs where supported. */
+void kernel_choice_default(struct kernel_choice *choice);
+
+static inline kernel_copy kernel_for(const struct kernel_choice *choice, size_t bytes)
+{
+    return choice->best[kernel_class_of(bytes)]->copy;
+}
+
+/* Orders this thread's streaming stores before whatever it publishes next. */
+void kernel_fence(void);
+
+#endif
