@@ -103,16 +103,10 @@ static size_t piece_json(uint32_t code, unsigned char byte, char piece[PIECE_BYT
 
 typedef size_t (*piece_fn)(uint32_t code, unsigned char byte, char piece[PIECE_BYTES]);
 
-struct escape_sink {
-    char *out;
-    size_t out_bytes;
-    bool *cut_out;
-};
-
-static size_t escape(const char *text, size_t text_bytes, piece_fn piece_of,
-                     const struct escape_sink *sink)
+static size_t escape(const char *text, size_t text_bytes, piece_fn piece_of, char *out,
+                     size_t out_bytes, bool *cut_out)
 {
-    KVEIK_ASSERT(text != NULL && sink->out != NULL && sink->out_bytes > 0);
+    KVEIK_ASSERT(text != NULL && out != NULL && out_bytes > 0);
     const unsigned char *bytes = (const unsigned char *)text;
     size_t used = 0;
     size_t at = 0;
@@ -123,28 +117,26 @@ static size_t escape(const char *text, size_t text_bytes, piece_fn piece_of,
         size_t piece_bytes = piece_of(code, bytes[at], piece);
         const char *source = piece_bytes == 0 ? text + at : piece;
         piece_bytes = piece_bytes == 0 ? length : piece_bytes;
-        if (used + piece_bytes >= sink->out_bytes) {
+        if (used + piece_bytes >= out_bytes) {
             break;
         }
-        (void)memcpy(sink->out + used, source, piece_bytes);
+        (void)memcpy(out + used, source, piece_bytes);
         used += piece_bytes;
         at += length;
     }
-    sink->out[used] = '\0';
-    if (sink->cut_out != NULL) {
-        *sink->cut_out = at < text_bytes;
+    out[used] = '\0';
+    if (cut_out != NULL) {
+        *cut_out = at < text_bytes;
     }
     return used;
 }
 
 size_t escape_text(const char *text, size_t text_bytes, char *out, size_t out_bytes, bool *cut_out)
 {
-    struct escape_sink sink = {.out = out, .out_bytes = out_bytes, .cut_out = cut_out};
-    return escape(text, text_bytes, piece_text, &sink);
+    return escape(text, text_bytes, piece_text, out, out_bytes, cut_out);
 }
 
 size_t escape_json(const char *text, size_t text_bytes, char *out, size_t out_bytes, bool *cut_out)
 {
-    struct escape_sink sink = {.out = out, .out_bytes = out_bytes, .cut_out = cut_out};
-    return escape(text, text_bytes, piece_json, &sink);
+    return escape(text, text_bytes, piece_json, out, out_bytes, cut_out);
 }

@@ -29,7 +29,7 @@ static const char *const level_colours[] = {"\x1b[31m", "\x1b[33m", "\x1b[32m", 
 void log_init(struct log *log, int fd, enum log_level level, enum log_format format)
 {
     KVEIK_ASSERT(log != NULL);
-    const char *plain = getenv("NO_COLOR");
+    const char *plain = secure_getenv("NO_COLOR");
     *log = (struct log){.magic = LOG_MAGIC, .fd = fd, .format = format};
     log->colours =
         format == LOG_FORMAT_HUMAN && isatty(fd) == 1 && (plain == NULL || *plain == '\0');

@@ -216,6 +216,7 @@ int options_load(struct options *options, const struct options_input *input, voi
     if (status != ST_OK) {
         return status;
     }
+    KVEIK_ASSERT(texts != NULL);
     for (uint32_t i = 0; i < options->table->count; i++) {
         options->slots[i].texts[OPTION_FROM_FILE] = texts[i];
         store(options, i, settings);
@@ -245,6 +246,7 @@ int options_reload(struct options *options, void *settings, options_changed_fn c
     if (status != ST_OK) {
         return status;
     }
+    KVEIK_ASSERT(texts != NULL);
     for (uint32_t i = 0; i < options->table->count; i++) {
         const struct option_spec *spec = &options->table->specs[i];
         bool changes = would_change(options, i, texts[i]);

@@ -8,7 +8,7 @@
  *   default        the table's text           weakest
  *
  * A value is refused with its place, what is wrong and what would be right. Nothing here ends the
- * process. One options object belongs to one thread.
+ * process. Options are loaded before there are threads (argp), and belong to one thread.
  */
 #ifndef KVEIK_BASE_OPTIONS_H
 #define KVEIK_BASE_OPTIONS_H

@@ -145,49 +145,58 @@ static error_t take_arguments(struct args *args, struct argp_state *state)
     return 0;
 }
 
+/* The option that `name` stands for: by its whole name or, as argp allows, a beginning that no
+ * other shares. */
 static const struct argp_option *find_listed(const struct args *args, const char *name)
 {
+    const struct argp_option *begun = NULL;
+    int begun_count = 0;
     for (const struct argp_option *option = args->list; option->name != NULL; option++) {
         if (strcmp(option->name, name) == 0) {
             return option;
         }
+        if (strncmp(option->name, name, strlen(name)) == 0) {
+            begun = option;
+            begun_count++;
+        }
     }
-    return NULL;
+    return begun_count == 1 ? begun : NULL;
+}
+
+static int refuse_unknown(const struct args *args, const char *word, const char *nearest)
+{
+    char shown[OPTION_SHOWN_BYTES];
+    option_show(word, shown);
+    if (nearest != NULL) {
+        return error_set(args->error, ST_INVALID, "unknown option %s; did you mean --%s?", shown,
+                         nearest);
+    }
+    return error_set(args->error, ST_INVALID, "unknown option %s; %s --help lists them", shown,
+                     args->options->table->program);
 }
 
 /* argp found an option that it cannot take and keeps to itself which: it is the word before
- * `next`, or at it inside a cluster of short options. */
+ * `next`, or the one at it while the letters of a word like -abc are being taken. */
 static error_t explain(struct args *args, const struct argp_state *state)
 {
-    const struct options_table *table = args->options->table;
-    char name[OPTION_NAME_BYTES];
-    char shown[OPTION_SHOWN_BYTES];
     const char *word = state->next > 0 ? state->argv[state->next - 1] : "";
-    if (strncmp(word, "--", 2) != 0 && state->next < state->argc && strlen(word) <= 1) {
+    if (word[0] != '-' && state->next < state->argc) {
         word = state->argv[state->next];
     }
-    option_show(word, shown);
     if (strncmp(word, "--", 2) != 0) {
-        return fail(args,
-                    error_set(args->error, ST_INVALID, "unknown option %s; %s --help lists them",
-                              shown, table->program));
+        return fail(args, refuse_unknown(args, word, NULL));
     }
+    char name[OPTION_NAME_BYTES];
     (void)snprintf(name, sizeof name, "%.*s", (int)strcspn(word + 2, "="), word + 2);
     const struct argp_option *listed = find_listed(args, name);
-    if (listed != NULL && listed->arg != NULL) {
-        return fail(args, error_set(args->error, ST_INVALID, "--%s needs a value: write --%s=%s",
-                                    name, name, listed->arg));
+    if (listed == NULL) {
+        return fail(args, refuse_unknown(args, word, option_nearest(args->options->table, name)));
     }
-    if (listed != NULL) {
-        return fail(args, error_set(args->error, ST_INVALID, "--%s takes no value", name));
+    if (listed->arg == NULL) {
+        return fail(args, error_set(args->error, ST_INVALID, "--%s takes no value", listed->name));
     }
-    const char *nearest = option_nearest(table, name);
-    return fail(args,
-                nearest != NULL
-                    ? error_set(args->error, ST_INVALID, "unknown option %s; did you mean --%s?",
-                                shown, nearest)
-                    : error_set(args->error, ST_INVALID, "unknown option %s; %s --help lists them",
-                                shown, table->program));
+    return fail(args, error_set(args->error, ST_INVALID, "--%s needs a value: write --%s=%s",
+                                listed->name, listed->name, listed->arg));
 }
 
 static error_t on_key(int key, char *text, struct argp_state *state)
@@ -221,6 +230,8 @@ static void answer(const struct args *args, char *program)
         (void)fprintf(stdout, "%s %s\n", table->program, table->version);
     } else {
         unsigned flags = args->asked == KEY_HELP ? ARGP_HELP_STD_HELP : ARGP_HELP_USAGE;
+        /* argp keeps process-wide state: options are loaded before there are threads */
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe) */
         argp_help(&args->argp, stdout, flags, program);
     }
     (void)fflush(stdout);
@@ -239,6 +250,7 @@ int options_args_read(struct options *options, int argc, char **argv, struct err
                                   .doc = table->summary};
         unsigned flags = ARGP_NO_HELP | ARGP_NO_EXIT | ARGP_NO_ERRS;
         flags |= table->stop_at_argument ? ARGP_IN_ORDER : 0u;
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): as above */
         error_t failed = argp_parse(&args.argp, argc, argv, flags, NULL, &args);
         status = args.status;
         if (failed != 0 && status == ST_OK) {

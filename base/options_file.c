@@ -37,12 +37,29 @@ static int refuse(const struct reading *reading, const yaml_event_t *event, stru
     return status;
 }
 
+static int open_file(const char *path)
+{
+    if (fault_fires(FAULT_OPEN)) {
+        errno = EMFILE;
+        return -1;
+    }
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static ssize_t read_some(int fd, char *buffer, size_t bytes)
+{
+    if (fault_fires(FAULT_FILE)) {
+        errno = EIO;
+        return -1;
+    }
+    return read(fd, buffer, bytes);
+}
+
 static int read_bytes(int fd, const char *path, char *buffer, size_t *used_out, struct error *error)
 {
     size_t used = 0;
     for (;;) {
-        ssize_t got = fault_fires(FAULT_FILE) ? (errno = EIO, -1)
-                                              : read(fd, buffer + used, FILE_BYTES_MAX + 1 - used);
+        ssize_t got = read_some(fd, buffer + used, FILE_BYTES_MAX + 1 - used);
         if (got < 0 && errno == EINTR) {
             continue;
         }
@@ -64,7 +81,7 @@ static int read_bytes(int fd, const char *path, char *buffer, size_t *used_out, 
 static int read_whole(const char *path, const char *shown, char *buffer, size_t *used_out,
                       struct error *error)
 {
-    int fd = fault_fires(FAULT_OPEN) ? (errno = EMFILE, -1) : open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open_file(path);
     if (fd < 0) {
         return error_errno(error, ST_IO, errno, "cannot open the configuration %s", shown);
     }

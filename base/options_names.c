@@ -62,7 +62,11 @@ void option_environment_name(const struct options_table *table, const char *name
     int length = snprintf(out, OPTION_NAME_BYTES, "%s%s", table->env_prefix, name);
     KVEIK_ASSERT(length > 0 && length < OPTION_NAME_BYTES);
     for (char *c = out; *c != '\0'; c++) {
-        *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+        if (*c == '-') {
+            *c = '_';
+        } else if (*c >= 'a' && *c <= 'z') {
+            *c = (char)(*c - 'a' + 'A');
+        }
     }
 }
 
