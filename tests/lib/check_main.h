@@ -60,7 +60,7 @@ static inline int check_main(const char *name, const TTest *const *tests, size_t
  * (sanitizers) set it below 100, long runs above. */
 static inline uint64_t check_scaled(uint64_t full)
 {
-    const char *text = getenv("KVEIK_TEST_SCALE");
+    const char *text = secure_getenv("KVEIK_TEST_SCALE");
     uint64_t percent = CHECK_FULL_SCALE;
     if (text != NULL && number_parse(text, &percent, NULL) != ST_OK) {
         percent = CHECK_FULL_SCALE;

@@ -177,22 +177,21 @@ END_TEST
 
 static void *write_many(void *arg)
 {
-    const char *name = arg;
+    const char *const *name = arg;
     for (int i = 0; i < LINES; i++) {
-        log_write(&fixture.log, LOG_LEVEL_INFO, name, "%s %d", name, i);
+        log_write(&fixture.log, LOG_LEVEL_INFO, *name, "%s %d", *name, i);
     }
     return NULL;
 }
 
 START_TEST(threads_do_not_mix_their_lines)
     {
-        static const char *const names[THREADS] = {"one", "two", "three", "four"};
+        const char *names[THREADS] = {"one", "two", "three", "four"};
         start(LOG_LEVEL_INFO, LOG_FORMAT_JSON);
         ck_assert_int_eq(fcntl(fileno(fixture.file), F_SETFL, O_APPEND), 0);
         pthread_t threads[THREADS];
         for (int i = 0; i < THREADS; i++) {
-            ck_assert_int_eq(
-                pthread_create(&threads[i], NULL, write_many, (void *)(uintptr_t)names[i]), 0);
+            ck_assert_int_eq(pthread_create(&threads[i], NULL, write_many, &names[i]), 0);
         }
         for (int i = 0; i < THREADS; i++) {
             ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
