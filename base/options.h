@@ -8,7 +8,7 @@
  *   default        the table's text           weakest
  *
  * A value is refused with its place, what is wrong and what would be right. Nothing here ends the
- * process. One options object belongs to one thread.
+ * process. Options are loaded before there are threads (argp), and belong to one thread.
  */
 #ifndef KVEIK_BASE_OPTIONS_H
 #define KVEIK_BASE_OPTIONS_H
@@ -57,11 +57,12 @@ struct option_spec {
 struct options_table {
     const char *program; /* "kveikd" */
     const char *version;
-    const char *summary;    /* what the program does, for --help */
-    const char *arguments;  /* "COMMAND [ARGUMENT...]"; NULL: takes no arguments */
-    const char *env_prefix; /* "KVEIK_" */
-    bool config_file;       /* adds --config FILE and <prefix>CONFIG */
-    bool stop_at_argument;  /* what follows the first argument belongs to a subcommand */
+    const char *summary;        /* what the program does, for --help */
+    const char *arguments;      /* "COMMAND [ARGUMENT...]"; NULL: takes no arguments */
+    const char *env_prefix;     /* "KVEIK_" */
+    bool config_file;           /* adds --config FILE and <prefix>CONFIG */
+    const char *config_default; /* read without being asked for, when it exists; NULL: none */
+    bool stop_at_argument;      /* what follows the first argument belongs to a subcommand */
     const struct option_spec *specs;
     uint32_t count;
     size_t settings_bytes; /* sizeof the settings struct: offsets are checked against it */

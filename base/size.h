@@ -24,7 +24,7 @@ int duration_parse(const char *text, uint64_t *ms_out, struct error *error);
 /* Exact, in the largest unit that divides: "8GiB", "1000"; size_parse() reads it back. */
 void size_format(uint64_t bytes, char text_out[SIZE_TEXT_BYTES]);
 
-/* Rounded for tables, at most four digits: "7.9GiB", "312MiB". */
+/* Rounded down, for tables, at most four digits: "7.9GiB", "312MiB". */
 void size_format_short(uint64_t bytes, char text_out[SIZE_TEXT_BYTES]);
 
 /* Exact, in the largest unit that divides: "2s", "250ms"; duration_parse() reads it back. */

@@ -27,8 +27,8 @@ static void handle_reply(struct server_session *session, uint64_t request_id, in
 static void populate_work(uv_work_t *work)
 {
     struct population *population = CONTAINER_OF(work, struct population, work);
-    population->status = import_populate(
-        &population->session->regions[population->region].import, &population->error);
+    population->status = import_populate(&population->session->regions[population->region].import,
+                                         &population->error);
 }
 
 static void populate_after(uv_work_t *work, int cancelled)
@@ -78,8 +78,8 @@ static void export_memfd(struct server_session *session, const struct msg *msg, 
         return;
     }
     region->kind = MEMORY_MEMFD;
-    *population = (struct population){
-        .session = session, .request_id = msg->request_id, .region = number};
+    *population =
+        (struct population){.session = session, .request_id = msg->request_id, .region = number};
     session->populating++;
     if (uv_queue_work(&session->server->loop, &population->work, populate_work, populate_after) !=
         0) {
@@ -212,7 +212,8 @@ static int layout_complete(const struct server_session *session,
         layout->layer_count > group->layer_count - layout->layer_begin ||
         layout->head_begin > group->head_count ||
         layout->head_count > group->head_count - layout->head_begin) {
-        return error_set(error, ST_MISMATCH, "layout: layers or heads outside the group's %u and %u",
+        return error_set(error, ST_MISMATCH,
+                         "layout: layers or heads outside the group's %u and %u",
                          group->layer_count, group->head_count);
     }
     return ST_OK;
@@ -308,8 +309,10 @@ void session_free_memory(struct server_session *session)
 static void probe_layout(struct layout *layout, struct layout_plane *plane,
                          const struct msg_probe *probe, uint64_t offset)
 {
-    *plane = (struct layout_plane){
-        .region = probe->region, .offset = offset, .page_stride = probe->bytes, .element_stride = 1};
+    *plane = (struct layout_plane){.region = probe->region,
+                                   .offset = offset,
+                                   .page_stride = probe->bytes,
+                                   .element_stride = 1};
     *layout = (struct layout){.page_tokens = GRAIN_TOKENS,
                               .page_count = 1,
                               .layer_count = 1,

@@ -46,8 +46,7 @@ static bool touches(const struct server_request *request, const struct server_la
 static bool quiet(const struct server_session *session, const struct waiter *waiter)
 {
     const struct server_layout *layout = &session->layouts[waiter->layout];
-    queue_foreach(item, &session->requests)
-    {
+    queue_foreach (item, &session->requests) {
         if (touches(CONTAINER_OF(item, struct server_request, link), layout, waiter)) {
             return false;
         }
@@ -74,8 +73,7 @@ static void answer(struct server_session *session, struct waiter *waiter)
 
 void session_wake_waiters(struct server_session *session)
 {
-    queue_foreach_safe(item, &session->waiters)
-    {
+    queue_foreach_safe (item, &session->waiters) {
         struct waiter *waiter = CONTAINER_OF(item, struct waiter, link);
         if (quiet(session, waiter)) {
             answer(session, waiter);
@@ -94,8 +92,7 @@ void session_free_waiters(struct server_session *session)
 static void cancel_touching(struct server_session *session, const struct server_layout *layout,
                             const struct waiter *waiter)
 {
-    queue_foreach(item, &session->requests)
-    {
+    queue_foreach (item, &session->requests) {
         struct server_request *request = CONTAINER_OF(item, struct server_request, link);
         if (touches(request, layout, waiter) && request->copying) {
             copy_cancel(&request->job);
@@ -107,10 +104,9 @@ static void wait_for(struct server_session *session, const struct msg *msg, uint
                      const struct msg_quiesce *pages)
 {
     uint32_t page_count = pages != NULL && pages->pages != NULL ? pages->page_count : 0;
-    struct waiter *waiter =
-        session->waiter_count >= session->server->settings->session_requests_max
-            ? NULL
-            : heap_alloc(sizeof *waiter + page_count * sizeof waiter->pages[0]);
+    struct waiter *waiter = session->waiter_count >= session->server->settings->session_requests_max
+                                ? NULL
+                                : heap_alloc(sizeof *waiter + page_count * sizeof waiter->pages[0]);
     if (waiter == NULL) {
         session_refuse(session, msg, ST_NO_MEMORY, "quiesce: the daemon is out of memory");
         return;

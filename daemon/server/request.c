@@ -30,12 +30,12 @@ struct server_request *request_take(struct server_session *session, uint64_t req
 {
     struct server *server = session->server;
     if (session->request_count >= server->settings->session_requests_max) {
-        engine_end(session->conn, ST_LIMIT, "more than %u requests in flight (session-requests-max)",
+        engine_end(session->conn, ST_LIMIT,
+                   "more than %u requests in flight (session-requests-max)",
                    server->settings->session_requests_max);
         return NULL;
     }
-    queue_foreach(item, &session->requests)
-    {
+    queue_foreach (item, &session->requests) {
         if (CONTAINER_OF(item, struct server_request, link)->request_id == request_id) {
             engine_end(session->conn, ST_PROTOCOL, "request id %llu is in flight already",
                        (unsigned long long)request_id);
@@ -226,9 +226,10 @@ static int pull_run(struct server_request *request, const struct msg_pull_run *r
         return error_set(error, ST_UNKNOWN_ID, "pull: no layout %u in this session", run->layout);
     }
     const struct layout *layout = &out->layout->layout;
-    uint64_t tokens = (uint64_t)run->key_count * run->key_grains * GRAIN_TOKENS - GRAIN_TOKENS +
-                      run->tail_tokens;
-    const char *wrong = check_pages(out->layout, run->pages, run->page_count, run->page_token, tokens);
+    uint64_t tokens =
+        (uint64_t)run->key_count * run->key_grains * GRAIN_TOKENS - GRAIN_TOKENS + run->tail_tokens;
+    const char *wrong =
+        check_pages(out->layout, run->pages, run->page_count, run->page_token, tokens);
     if (wrong != NULL) {
         return error_set(error, ST_INVALID, "pull: %s", wrong);
     }
@@ -239,16 +240,15 @@ static int pull_run(struct server_request *request, const struct msg_pull_run *r
                          layout->page_tokens);
     }
     out->page_token = run->page_token;
-    *event = (struct core_pull_run){
-        .want = {.group = out->layout->group,
-                 .ranges = {.layer_begin = layout->layer_begin,
-                            .layer_count = layout->layer_count,
-                            .head_begin = layout->head_begin,
-                            .head_count = layout->head_count}},
-        .keys = run->keys,
-        .key_count = run->key_count,
-        .key_grains = run->key_grains,
-        .tail_tokens = run->tail_tokens};
+    *event = (struct core_pull_run){.want = {.group = out->layout->group,
+                                             .ranges = {.layer_begin = layout->layer_begin,
+                                                        .layer_count = layout->layer_count,
+                                                        .head_begin = layout->head_begin,
+                                                        .head_count = layout->head_count}},
+                                    .keys = run->keys,
+                                    .key_count = run->key_count,
+                                    .key_grains = run->key_grains,
+                                    .tail_tokens = run->tail_tokens};
     return ST_OK;
 }
 
@@ -355,14 +355,14 @@ static void item_fill(struct server_request *request, const struct core_copy *co
 static void job_submit(struct server_request *request, uint32_t items)
 {
     struct server *server = request->session->server;
-    request->job = (struct copy_job){.push = request->push,
-                                     .memory = request->runs[0].layout->remote
-                                                   ? &request->session->remote
-                                                   : &request->session->memory,
-                                     .items = request->items,
-                                     .item_count = items,
-                                     .deadline_ms = request->deadline_ms,
-                                     .owner = request};
+    request->job =
+        (struct copy_job){.push = request->push,
+                          .memory = request->runs[0].layout->remote ? &request->session->remote
+                                                                    : &request->session->memory,
+                          .items = request->items,
+                          .item_count = items,
+                          .deadline_ms = request->deadline_ms,
+                          .owner = request};
     queue_init(&request->job.link);
     request->copying = true;
     if (items == 0 || request->failed != ST_OK) {
@@ -455,10 +455,10 @@ static void lookup_reply(struct server_session *session, uint64_t request_id,
 {
     struct msg_origin origins[CORE_ORIGINS_MAX];
     for (uint32_t i = 0; i < answer->origin_count; i++) {
-        origins[i] = (struct msg_origin){
-            .instance_id = {.data = answer->origins[i].instance_id,
-                            .bytes = answer->origins[i].instance_id_bytes},
-            .keys = answer->origins[i].keys};
+        origins[i] =
+            (struct msg_origin){.instance_id = {.data = answer->origins[i].instance_id,
+                                                .bytes = answer->origins[i].instance_id_bytes},
+                                .keys = answer->origins[i].keys};
     }
     double us = (double)answer->hit_bytes / session->server->bytes_per_us;
     struct msg msg = {.request_id = request_id,
@@ -517,9 +517,8 @@ void session_lookup(struct server_session *session, const struct msg *msg)
 
 void session_release(struct server_session *session, const struct msg *msg)
 {
-    struct core_event event = {.kind = EVENT_RELEASE,
-                               .session = session->number,
-                               .u.release.lease = msg->u.release.lease};
+    struct core_event event = {
+        .kind = EVENT_RELEASE, .session = session->number, .u.release.lease = msg->u.release.lease};
     struct core_action answer = {0};
     server_step(session->server, &event, &answer);
     complete(session, msg->request_id, answer.status, answer.text);
@@ -527,13 +526,11 @@ void session_release(struct server_session *session, const struct msg *msg)
 
 void session_cancel(struct server_session *session, const struct msg *msg)
 {
-    queue_foreach(item, &session->requests)
-    {
+    queue_foreach (item, &session->requests) {
         struct server_request *request = CONTAINER_OF(item, struct server_request, link);
         if (request->request_id == msg->u.cancel.target) {
-            struct core_event event = {.kind = EVENT_CANCEL,
-                                       .session = session->number,
-                                       .request = request->number};
+            struct core_event event = {
+                .kind = EVENT_CANCEL, .session = session->number, .request = request->number};
             server_step(session->server, &event, NULL);
             complete(session, msg->request_id, ST_OK, NULL);
             return;

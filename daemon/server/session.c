@@ -68,18 +68,17 @@ static struct server_session *session_create(struct server *server, struct engin
 static void hello_reply(struct server_session *session, const struct msg *msg)
 {
     const struct server *server = session->server;
-    struct msg reply = {
-        .request_id = msg->request_id,
-        .kind = MSG_HELLO_REPLY,
-        .u.hello_reply = {.version = MSG_VERSION,
-                          .session_id = engine_conn_number(session->conn),
-                          .frame_bytes_max = FRAME_PAYLOAD_MAX,
-                          .requests_max = server->settings->session_requests_max,
-                          .regions_max = SESSION_REGIONS_MAX,
-                          .layouts_max = SESSION_LAYOUTS_MAX,
-                          .keys_max = MSG_KEYS_MAX,
-                          .daemon = "kveikd " KVEIK_VERSION,
-                          .instance_id = msg->u.hello.instance_id}};
+    struct msg reply = {.request_id = msg->request_id,
+                        .kind = MSG_HELLO_REPLY,
+                        .u.hello_reply = {.version = MSG_VERSION,
+                                          .session_id = engine_conn_number(session->conn),
+                                          .frame_bytes_max = FRAME_PAYLOAD_MAX,
+                                          .requests_max = server->settings->session_requests_max,
+                                          .regions_max = SESSION_REGIONS_MAX,
+                                          .layouts_max = SESSION_LAYOUTS_MAX,
+                                          .keys_max = MSG_KEYS_MAX,
+                                          .daemon = "kveikd " KVEIK_VERSION,
+                                          .instance_id = msg->u.hello.instance_id}};
     (void)memcpy(reply.u.hello_reply.boot_id, server->boot_id, MSG_BOOT_ID_BYTES);
     engine_send(session->conn, &reply);
 }
@@ -110,13 +109,12 @@ static void on_hello(struct server *server, struct engine_conn *conn, const stru
     }
     session->number = server->session_free[--server->session_free_count];
     server->sessions[session->number] = session;
-    struct core_event event = {
-        .kind = EVENT_SESSION_OPEN,
-        .session = session->number,
-        .u.session_open = {.instance_id = hello->instance_id.data,
-                           .instance_id_bytes = hello->instance_id.bytes,
-                           .tenant = CORE_NONE_TENANT,
-                           .lease_bytes_max = hello->instance_lease_bytes}};
+    struct core_event event = {.kind = EVENT_SESSION_OPEN,
+                               .session = session->number,
+                               .u.session_open = {.instance_id = hello->instance_id.data,
+                                                  .instance_id_bytes = hello->instance_id.bytes,
+                                                  .tenant = CORE_NONE_TENANT,
+                                                  .lease_bytes_max = hello->instance_lease_bytes}};
     struct core_action answer = {0};
     server_step(server, &event, &answer);
     if (answer.status != ST_OK) {
@@ -127,10 +125,10 @@ static void on_hello(struct server *server, struct engine_conn *conn, const stru
         return;
     }
     engine_conn_set_user(conn, session);
-    log_write(server->log, LOG_LEVEL_INFO, "server", "session %llu opened: %s, pid %d, instance %.*s",
-              (unsigned long long)engine_conn_number(conn), hello->client,
-              engine_conn_peer(conn)->pid, (int)hello->instance_id.bytes,
-              (const char *)hello->instance_id.data);
+    log_write(
+        server->log, LOG_LEVEL_INFO, "server", "session %llu opened: %s, pid %d, instance %.*s",
+        (unsigned long long)engine_conn_number(conn), hello->client, engine_conn_peer(conn)->pid,
+        (int)hello->instance_id.bytes, (const char *)hello->instance_id.data);
     hello_reply(session, msg);
 }
 

@@ -11,8 +11,8 @@
 static const char *const page_choices[] = {"auto", "small", "huge", NULL};
 
 #define FIELD(name) offsetof(struct settings, name)
-#define MIB(n) ((uint64_t)(n) << 20)
-#define TIB(n) ((uint64_t)(n) << 40)
+#define MIB(n)      ((uint64_t)(n) << 20)
+#define TIB(n)      ((uint64_t)(n) << 40)
 
 // clang-format off
 static const struct option_spec specs[] = {

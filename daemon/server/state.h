@@ -16,6 +16,7 @@
 #include "daemon/engine/import.h"
 #include "daemon/server/server.h"
 #include "daemon/server/settings.h"
+#include "proto/frame.h"
 #include "proto/message.h"
 #include "storage/cpu/copy.h"
 #include "storage/cpu/pool.h"
@@ -27,6 +28,7 @@ enum {
     SESSION_SPACES_MAX = 32,
     LAYOUT_SHAPES_MAX = 8, /* block sizes pushed from one layout */
     DEADLINE_DEFAULT_MS = 10000,
+    STOP_TICK_MS = 20,
     SHAPES_MAX = 8192,
 };
 
@@ -41,7 +43,7 @@ struct server_region {
 struct server_layout {
     bool used;
     bool dropping;
-    bool remote; /* planes are reached by cross-memory copy */
+    bool remote;    /* planes are reached by cross-memory copy */
     uint32_t space; /* the session's number */
     uint32_t group;
     struct layout layout; /* planes: our copy */
@@ -70,10 +72,10 @@ struct server_session {
     struct queue requests; /* server_request.link */
     struct queue waiters;  /* quiesce, drop */
     uint32_t waiter_count;
-    uint64_t sequence;     /* of requests, to order quiesce after them */
-    struct copy_memory memory; /* mapped regions */
-    struct copy_memory remote; /* regions in the engine's process */
-    uint32_t region_high;      /* one above the highest number ever used */
+    uint64_t sequence;                /* of requests, to order quiesce after them */
+    struct copy_memory memory;        /* mapped regions */
+    struct copy_memory remote;        /* regions in the engine's process */
+    uint32_t region_high;             /* one above the highest number ever used */
     struct copy_region *copy_regions; /* SESSION_REGIONS_MAX */
     struct server_region *regions;    /* SESSION_REGIONS_MAX */
     struct server_layout *layouts;    /* SESSION_LAYOUTS_MAX */
@@ -107,7 +109,7 @@ struct server_run {
     const uint32_t *pages;
     uint32_t page_count;
     uint32_t page_token;
-    uint32_t first_status; /* of this run among the request's statuses */
+    uint32_t first_status;  /* of this run among the request's statuses */
     uint32_t status_tokens; /* tokens a status stands for */
 };
 
@@ -140,6 +142,7 @@ struct server {
     uv_timer_t stop_timer;
     bool stopping;
     bool stopped;
+    uint32_t stop_ticks;
     struct server_session **sessions; /* by the core's number */
     uint32_t *session_free;
     uint32_t session_free_count;
@@ -147,8 +150,8 @@ struct server {
     uint32_t *request_free;
     uint32_t request_free_count;
     struct server_shape *shapes;
-    struct queue finished; /* copy jobs that ended inline: applied after the actions in hand */
-    uint8_t salt[32];      /* of the default tenant */
+    struct queue finished;    /* copy jobs that ended inline: applied after the actions in hand */
+    uint8_t salt[32];         /* of the default tenant */
     uint64_t copied_bytes[2]; /* pull, push */
     double bytes_per_us;      /* smoothed speed of recent copies, for expected_us */
 };
@@ -176,7 +179,8 @@ void session_try_free(struct server_session *session);
 void session_refuse(struct server_session *session, const struct msg *msg, int status,
                     const char *text);
 
-/* ---- memory.c: regions and layouts ------------------------------------------------------------- */
+/* ---- memory.c: regions and layouts -------------------------------------------------------------
+ */
 
 void session_export_memory(struct server_session *session, const struct msg *msg, int *descriptors,
                            uint32_t descriptor_count);
