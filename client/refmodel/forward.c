@@ -40,6 +40,7 @@ static struct chunk chunk_of(const struct pass *pass, uint32_t item)
 static void pass_run(struct pass *pass, refmodel_team_work work)
 {
     uint32_t rows = pass->model->call.count - pass->begin_row;
+    KVEIK_ASSERT(pass->chunk_rows > 0);
     refmodel_team_run(pass->model->team, work, pass,
                       (rows + pass->chunk_rows - 1) / pass->chunk_rows);
 }
@@ -129,6 +130,7 @@ static int call_begin(struct refmodel *model, const struct refmodel_batch *batch
     if (status != ST_OK) {
         return status;
     }
+    KVEIK_ASSERT(batch->token_count > 0 && model->call.positions != NULL);
     model->call.count = batch->token_count;
     model->call.page_table = batch->page_table;
     for (uint32_t i = 0; i < batch->token_count; i++) {
@@ -216,10 +218,12 @@ static void kv_chunk(const struct pass *pass, const struct chunk *chunk)
             refmodel_rope_turn(c->pairing, c->rotary_dim / 2, turns, head + i * c->head_dim);
         }
         head += (size_t)c->query_heads * c->head_dim;
-        for (uint32_t i = 0; i < 2 * c->kv_heads; i++, head += c->head_dim) {
-            struct refmodel_kv_at at = {pass->layer, i < c->kv_heads ? REFMODEL_K : REFMODEL_V,
-                                        i % c->kv_heads};
-            refmodel_kv_write(model, &at, model->call.positions[row], head);
+        const float *values = head + (size_t)c->kv_heads * c->head_dim;
+        for (uint32_t i = 0; i < c->kv_heads; i++) {
+            struct refmodel_kv_at at = {pass->layer, REFMODEL_K, i};
+            refmodel_kv_write(model, &at, model->call.positions[row], head + i * c->head_dim);
+            at.kind = REFMODEL_V;
+            refmodel_kv_write(model, &at, model->call.positions[row], values + i * c->head_dim);
         }
     }
 }

@@ -1,8 +1,8 @@
 /*
  * A small Llama-style decoder: the inference engine of Kveik's tests and demo. Its weights are
  * random, but its prefill honestly costs time and its KV is real KV: a byte of it that is wrong or
- * misplaced changes the logits. (With fp32 KV, a change in the lower half of one
- * element can be lost in rounding; one in any byte of bf16 KV is not.)
+ * misplaced changes the logits. (With fp32 KV, a change in the lower half of one element can be
+ * lost in rounding; one in any byte of bf16 KV is not.)
  *
  * Promise: a row (one token at one position) gets the same bits however its prompt was cut into
  * calls, however many threads run, and wherever its pages lie. So results that went through a

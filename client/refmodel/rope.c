@@ -6,7 +6,7 @@
 
 #include "client/refmodel/model.h"
 
-static const double TAU = 6.28318530717958647692;
+#define TAU 6.28318530717958647692
 
 void refmodel_rope_default(double theta, uint32_t rotary_dim, double *inv_freq_out)
 {

@@ -15,9 +15,9 @@
 #include "base/rng.h"
 #include "client/refmodel/model.h"
 
-static const float GAIN_OUT = 4.0f;
-static const float GAIN_DOWN = 1.5f;
-static const float GAIN_HEAD = 4.0f;
+#define GAIN_OUT  4.0f
+#define GAIN_DOWN 1.5f
+#define GAIN_HEAD 4.0f
 
 static struct rng tensor_rng(const struct refmodel *model, enum refmodel_tensor tensor,
                              uint32_t layer)

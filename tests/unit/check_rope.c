@@ -11,7 +11,7 @@
 
 enum { PAIRS = 32, DIM = 2 * PAIRS };
 
-static const uint32_t POSITIONS[] = {0, 1, 2, 63, 64, 1000, 8191, 131072, 1000000};
+static const uint32_t places[] = {0, 1, 2, 63, 64, 1000, 8191, 131072, 1000000};
 
 START_TEST(default_and_linear)
     {
@@ -76,7 +76,7 @@ static void check_turning(enum refmodel_pairing pairing, uint32_t pairs, double 
     struct rng rng = {pairs};
     refmodel_rope_default(10000.0, 2 * pairs, w);
     const struct refmodel_rope rope = {w, factor};
-    for (size_t n = 0; n < ARRAY_COUNT(POSITIONS); n++) {
+    for (size_t n = 0; n < ARRAY_COUNT(places); n++) {
         float before[DIM];
         float head[DIM];
         float turns[DIM];
@@ -84,12 +84,12 @@ static void check_turning(enum refmodel_pairing pairing, uint32_t pairs, double 
             before[i] = (float)((int64_t)(rng_next(&rng) >> 32) - (1LL << 31)) * 0x1p-31f;
             head[i] = before[i];
         }
-        refmodel_rope_turns(&rope, pairs, POSITIONS[n], turns);
+        refmodel_rope_turns(&rope, pairs, places[n], turns);
         refmodel_rope_turn(pairing, pairs, turns, head);
         for (uint32_t i = 0; i < pairs; i++) {
             uint32_t x = pairing == REFMODEL_HALF_SPLIT ? i : 2 * i;
             uint32_t y = pairing == REFMODEL_HALF_SPLIT ? i + pairs : 2 * i + 1;
-            double angle = (double)POSITIONS[n] * pow(10000.0, -(double)i / (double)pairs);
+            double angle = (double)places[n] * pow(10000.0, -(double)i / (double)pairs);
             double c = cos(angle) * factor;
             double s = sin(angle) * factor;
             ck_assert_double_eq_tol((double)head[x], (double)before[x] * c - (double)before[y] * s,
