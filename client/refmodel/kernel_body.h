@@ -92,8 +92,15 @@ INLINE void gemm_tile(const struct refmodel_gemm *g, uint32_t row, uint32_t pane
             sums[r][1] = vec_fma(x, right, sums[r][1]);
         }
     }
+    /* in two loops, so that the first is unrolled: the sums stay in registers only if no loop
+     * indexes them at run time */
+    vec done[TILE_ROWS][2];
     for (int r = 0; r < rows; r++) {
-        gemm_end(g, row + (uint32_t)r, panel, sums[r]);
+        done[r][0] = sums[r][0];
+        done[r][1] = sums[r][1];
+    }
+    for (int r = 0; r < rows; r++) {
+        gemm_end(g, row + (uint32_t)r, panel, done[r]);
     }
 }
 

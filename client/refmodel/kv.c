@@ -86,9 +86,10 @@ void refmodel_kv_read(const struct refmodel *model, const struct refmodel_kv_at 
         (void)memcpy(to, from, count * sizeof(*to));
         return;
     }
-    const uint16_t *halves = (const uint16_t *)(const void *)from;
+    const uint16_t *restrict halves = (const uint16_t *)(const void *)from;
+    float *restrict floats = to;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t bits = (uint32_t)halves[i] << 16;
-        (void)memcpy(&to[i], &bits, sizeof(bits));
+        (void)memcpy(&floats[i], &bits, sizeof(bits));
     }
 }
