@@ -189,6 +189,9 @@ void core_step(struct core *core, const struct core_event *event, struct core_ac
         [EVENT_PIN] = step_pin,
         [EVENT_SLAB_FAILED] = step_slab_failed,
         [EVENT_TENANT_QUOTA] = step_tenant_quota,
+        [EVENT_SHAPE_USE] = step_shape_use,
+        [EVENT_SHAPE_DROP] = step_shape_drop,
+        [EVENT_SPACE_DROP] = step_space_drop,
     };
     KVEIK_CHECK_OBJ(core, CORE_MAGIC);
     KVEIK_ASSERT((size_t)event->kind < ARRAY_COUNT(steps));

@@ -80,6 +80,9 @@ enum core_event_kind {
     EVENT_PIN,
     EVENT_SLAB_FAILED,
     EVENT_TENANT_QUOTA,
+    EVENT_SHAPE_USE,  /* u.handle: the session uses a shape that exists; answered ACTION_SHAPE */
+    EVENT_SHAPE_DROP, /* u.handle: … and no longer; answered ACTION_SHAPE */
+    EVENT_SPACE_DROP, /* u.handle: … a space no longer; answered ACTION_SPACE */
 };
 
 struct core_push_run {
@@ -170,6 +173,9 @@ struct core_event {
             uint32_t tenant;
             uint64_t bytes; /* 0: none */
         } tenant_quota;
+        struct {
+            uint32_t handle;
+        } handle;
     } u;
 };
 

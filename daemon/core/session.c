@@ -89,7 +89,7 @@ void step_session_open(struct core *core, const struct core_event *event)
     core->session_count++;
 }
 
-static void handle_give(struct core *core, uint32_t handle)
+void handle_give(struct core *core, uint32_t handle)
 {
     if ((handle & HANDLE_SHAPE) != 0) {
         shape_at(core, handle & ~HANDLE_SHAPE)->sessions--;
@@ -139,18 +139,12 @@ void step_session_close(struct core *core, const struct core_event *event)
 
 bool session_has_space(const struct core *core, uint32_t session, uint32_t space)
 {
-    if (space >= core->spaces.high || !space_at(core, space)->used) {
-        return false;
-    }
-    const struct list *handles = &session_at(core, session)->handles;
-    for (uint32_t n = handles->first; n != NONE;) {
-        const struct chunk *chunk = slots_at(&core->chunks, n);
-        for (uint32_t i = 0; i < chunk->count; i++) {
-            if (chunk->items[i] == space) {
-                return true;
-            }
-        }
-        n = chunk->next;
-    }
-    return false;
+    return space < core->spaces.high && space_at(core, space)->used &&
+           list_has(core, &session_at(core, session)->handles, space);
+}
+
+bool session_has_shape(const struct core *core, uint32_t session, uint32_t shape)
+{
+    return shape < core->shapes.high && shape_at(core, shape)->used &&
+           list_has(core, &session_at(core, session)->handles, shape | HANDLE_SHAPE);
 }

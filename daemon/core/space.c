@@ -113,8 +113,9 @@ static const char *shape_refusal(const struct core *core, const struct core_even
     return NULL;
 }
 
-/* A shape of the same kind that another session made. The owner tells different stored forms of
- * the same ranges apart by asking for the handle it knows: here every event makes a new one. */
+/* Every event makes a new shape, even for ranges and sizes that exist: which stored form a handle
+ * means is the owner's knowledge. It keeps equal forms together, and asks with EVENT_SHAPE_USE when
+ * another session needs a form that has a handle already. */
 void step_shape(struct core *core, const struct core_event *event)
 {
     struct core_action *action = action_add(core, ACTION_SHAPE);
@@ -154,6 +155,56 @@ void step_shape(struct core *core, const struct core_event *event)
     action->status = ST_OK;
     action->text = NULL;
     action->handle = number;
+}
+
+void step_shape_use(struct core *core, const struct core_event *event)
+{
+    uint32_t number = event->u.handle.handle;
+    struct core_action *action = action_add(core, ACTION_SHAPE);
+    action->session = event->session;
+    action->request = event->request;
+    action->handle = number;
+    if (number >= core->shapes.high || !shape_at(core, number)->used ||
+        !session_has_space(core, event->session, shape_at(core, number)->space)) {
+        action->status = ST_UNKNOWN_ID;
+        action->text = "no such shape in a space that this session registered";
+        return;
+    }
+    if (session_has_shape(core, event->session, number)) {
+        return; /* one reference a session is enough */
+    }
+    struct list *handles = &session_at(core, event->session)->handles;
+    if (list_add(core, handles, number | HANDLE_SHAPE) != ST_OK) {
+        action->status = ST_NO_MEMORY;
+        return;
+    }
+    shape_at(core, number)->sessions++;
+}
+
+static void handle_drop(struct core *core, const struct core_event *event, uint32_t handle,
+                        enum core_action_kind kind)
+{
+    struct core_action *action = action_add(core, kind);
+    action->session = event->session;
+    action->request = event->request;
+    action->handle = event->u.handle.handle;
+    if ((event->u.handle.handle & HANDLE_SHAPE) != 0 ||
+        !list_remove(core, &session_at(core, event->session)->handles, handle)) {
+        action->status = ST_UNKNOWN_ID;
+        action->text = "this session has no such handle";
+        return;
+    }
+    handle_give(core, handle);
+}
+
+void step_shape_drop(struct core *core, const struct core_event *event)
+{
+    handle_drop(core, event, event->u.handle.handle | HANDLE_SHAPE, ACTION_SHAPE);
+}
+
+void step_space_drop(struct core *core, const struct core_event *event)
+{
+    handle_drop(core, event, event->u.handle.handle, ACTION_SPACE);
 }
 
 void step_tenant_quota(struct core *core, const struct core_event *event)

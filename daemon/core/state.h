@@ -126,14 +126,13 @@ struct instance {
 enum { CHUNK_ITEMS = 30 };
 
 struct chunk {
-    uint32_t next;
+    uint32_t before; /* the chunk with earlier items */
     uint32_t count;
     uint32_t items[CHUNK_ITEMS];
 };
 
 struct list {
-    uint32_t first; /* chunk */
-    uint32_t last;
+    uint32_t last; /* chunk */
     uint32_t count;
 };
 
@@ -292,8 +291,13 @@ static inline uint64_t part_slot_bytes(const struct core *core, const struct par
 void list_init(struct list *list);
 int list_add(struct core *core, struct list *list, uint32_t item);
 void list_free(struct core *core, struct list *list);
+bool list_has(const struct core *core, const struct list *list, uint32_t item);
 
-/* Calls visit(core, item) for every item in order. */
+/* Takes one `item` out; the order of the others may change. False when there is none. */
+bool list_remove(struct core *core, struct list *list, uint32_t item);
+
+/* Calls visit(core, item) for every item, the last added first: what a request used is let go from
+ * its end, so that a prefix's beginning is the last to be evicted. */
 void list_visit(struct core *core, const struct list *list,
                 void (*visit)(struct core *core, uint32_t item));
 
@@ -384,6 +388,9 @@ void step_release(struct core *core, const struct core_event *event);
 void step_pin(struct core *core, const struct core_event *event);
 void step_slab_failed(struct core *core, const struct core_event *event);
 void step_tenant_quota(struct core *core, const struct core_event *event);
+void step_shape_use(struct core *core, const struct core_event *event);
+void step_shape_drop(struct core *core, const struct core_event *event);
+void step_space_drop(struct core *core, const struct core_event *event);
 
 /* ---- shared between them ----------------------------------------------------------------------
  */
@@ -418,7 +425,11 @@ void origin_give(struct core *core, uint32_t origin);
 void space_give_unused(struct core *core, uint32_t space);
 void shape_give_unused(struct core *core, uint32_t shape);
 
-/* The space exists, and the session registered it. */
+/* The space (the shape) exists, and the session registered it. */
 bool session_has_space(const struct core *core, uint32_t session, uint32_t space);
+bool session_has_shape(const struct core *core, uint32_t session, uint32_t shape);
+
+/* Gives one of a session's handles back. */
+void handle_give(struct core *core, uint32_t handle);
 
 #endif
