@@ -157,7 +157,7 @@ int frame_receive(struct frame_reader *reader, int socket, struct error *error)
         }
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        if (errno == EAGAIN) {
             return ST_PENDING;
         }
         return error_errno(error, ST_LOST, errno, "receive");
@@ -277,7 +277,7 @@ static ssize_t send_some(int socket, struct iovec *parts, size_t part_count, con
         }
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
-        bool later = errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS;
+        bool later = errno == EAGAIN || errno == ENOBUFS;
         *status_out = later ? ST_PENDING : ST_LOST;
     }
     return sent;
