@@ -94,6 +94,9 @@ const char *cli_socket_path(const struct cli *cli, char *out, size_t out_bytes);
 /* "kveik: ..." on stderr; returns `code`, so that `return cli_fail(...)` reads well. */
 int cli_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The most similar of `count` names, or NULL when none is close. */
+const char *cli_nearest(const char *const *names, size_t count, const char *name);
+
 /* One line on stderr that overwrites itself; nothing when stderr is no terminal. NULL erases it. */
 void cli_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
