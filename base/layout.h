@@ -91,8 +91,10 @@ struct stored_form {
 int layout_check(const struct layout *layout, const uint64_t *region_bytes, uint32_t region_count,
                  struct error *error);
 
-/* ST_MISMATCH when two planes of the layout, or two elements of one, share a byte. Allocates; for
- * registration, not for the hot path. ST_NO_MEMORY when memory is short. */
+/* ST_MISMATCH when two planes of the layout, or two elements of one, share a byte, or when they are
+ * interleaved in ways that no engine needs and a bounded search cannot settle. The layout has
+ * passed layout_check(). Allocates; for registration, not for the hot path. ST_NO_MEMORY when
+ * memory is short. */
 int layout_check_disjoint(const struct layout *layout, struct error *error);
 
 /* The stored form in which blocks of `grains` grains pushed from `layout` are kept. The layout has

@@ -13,6 +13,8 @@ struct queue {
 #define CONTAINER_OF(pointer, type, member)                                                        \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
+/* `item` is declared by the loop: a name, which takes no parentheses.
+ * NOLINTBEGIN(bugprone-macro-parentheses) */
 #define queue_foreach(item, head)                                                                  \
     for (struct queue *item = (head)->next; item != (head); item = item->next)
 
@@ -20,6 +22,7 @@ struct queue {
 #define queue_foreach_safe(item, head)                                                             \
     for (struct queue *item = (head)->next, *item##_next = item->next; item != (head);             \
          item = item##_next, item##_next = item->next)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static inline void queue_init(struct queue *head)
 {

@@ -74,8 +74,8 @@ struct copy_job {
 
     /* the engine's own */
     struct queue link;
-    uint64_t unit_count; /* planes of all items */
-    uint64_t unit_next;
+    uint32_t item_next;  /* the next plane to begin: of this item, */
+    uint32_t plane_next; /* this one */
     uint32_t workers_inside;
     atomic_bool cancelled;
     atomic_int failure;

@@ -21,9 +21,45 @@
 
 typedef void (*kernel_copy)(void *restrict to, const void *restrict from, size_t bytes);
 
+/* What will be read next: `count` contiguous runs. Fetched into the cache while something else is
+ * copied, since the hardware's prefetchers start anew at every page and lose track of strides. */
+struct kernel_ahead {
+    const char *from; /* NULL: nothing */
+    uint64_t run_bytes;
+    uint64_t count;
+    uint64_t stride;
+};
+
+/* Runs of equal length in two dimensions, strided on both sides: what converts one order of tokens
+ * and heads into another. Strides are bytes; the inner dimension is walked first. */
+struct kernel_rows {
+    char *to;
+    const char *from;
+    uint64_t run_bytes;
+    uint64_t inner_count;
+    uint64_t inner_to;
+    uint64_t inner_from;
+    uint64_t outer_count;
+    uint64_t outer_to;
+    uint64_t outer_from;
+    struct kernel_ahead ahead;
+};
+
+typedef void (*kernel_copy_rows)(const struct kernel_rows *rows);
+
+/* True when every run begins on a cache line of the destination and fills whole lines: only then
+ * may rows be streamed. */
+static inline bool kernel_rows_aligned(const struct kernel_rows *rows)
+{
+    uint64_t bits =
+        (uint64_t)(uintptr_t)rows->to | rows->run_bytes | rows->inner_to | rows->outer_to;
+    return (bits & 63) == 0;
+}
+
 struct kernel {
     const char *name; /* such as "avx512-interleaved" */
     kernel_copy copy;
+    kernel_copy_rows rows;   /* streaming, for aligned rows; NULL if it has none */
     bool (*supported)(void); /* by this processor */
 };
 
@@ -36,6 +72,8 @@ enum { KERNEL_CLASSES = 4 };
 struct kernel_choice {
     const struct kernel *best[KERNEL_CLASSES];
     double gbps[KERNEL_CLASSES]; /* what calibration measured for the best */
+    kernel_copy_rows rows;       /* streams aligned rows; NULL: copy() is better here */
+    double rows_gbps;            /* for rows of 32 KiB, the next one fetched ahead */
 };
 
 uint32_t kernel_class_of(size_t bytes);
@@ -46,6 +84,9 @@ int kernel_calibrate(struct kernel_choice *choice, size_t memory_bytes, uint32_t
 
 /* Chosen without measuring: streaming for large runs where supported. */
 void kernel_choice_default(struct kernel_choice *choice);
+
+/* memcpy everywhere: for destinations that are to stay in the cache. */
+void kernel_choice_plain(struct kernel_choice *choice);
 
 static inline kernel_copy kernel_for(const struct kernel_choice *choice, size_t bytes)
 {

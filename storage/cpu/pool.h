@@ -36,7 +36,9 @@ struct pool_options {
 struct pool_status {
     uint64_t committed_bytes;
     uint64_t touched_bytes;
-    uint64_t huge_bytes; /* of the touched; from /proc/self/smaps of the reservation, cached 1 s */
+    uint64_t huge_bytes; /* of the touched; read from /proc/self/smaps by the pool's thread, after
+                            it touched a slab and when asked, at most once a second: it may be one
+                            question old. Without prefault, touched_bytes comes from there, too */
     uint64_t locked_bytes;
     uint64_t commit_failures;
 };

@@ -1,10 +1,9 @@
-#include <stdlib.h>
-
 #include <check.h>
 
 #include "base/fault.h"
 #include "base/status.h"
 #include "base/vm.h"
+#include "tests/lib/check_main.h"
 
 START_TEST(grows_in_place)
     {
@@ -42,14 +41,6 @@ END_TEST
 
 int main(void)
 {
-    TCase *tcase = tcase_create("vm");
-    tcase_add_test(tcase, grows_in_place);
-    tcase_add_test(tcase, refuses_nonsense_and_survives_shortage);
-    Suite *suite = suite_create("vm");
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    const TTest *const tests[] = {grows_in_place, refuses_nonsense_and_survives_shortage};
+    return check_main("vm", tests, ARRAY_COUNT(tests));
 }

@@ -1,0 +1,320 @@
+/*
+ * The core decides: what is where, who holds it, what to evict, what to copy. It is pure: no clock,
+ * no I/O, no thread. Time, sizes and chance arrive in events; answers leave as actions; memory is
+ * reserved when the core is created and committed step by step, so nothing ever rehashes or moves.
+ *
+ * The owner calls core_step() with one event at a time and carries out the actions in order. The
+ * arrays that actions point to are the core's and valid until the next step.
+ *
+ * What the owner promises: session and request numbers are its own slot numbers, below the limits,
+ * not reused before the core said so (ACTION_SESSION_CLOSED; a request ends with ACTION_REPLY).
+ * Everything that comes from clients (keys, counts, ranges, leases) is checked here.
+ */
+#ifndef KVEIK_CORE_H
+#define KVEIK_CORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/layout.h"
+
+enum {
+    CORE_KEY_BYTES = 32,
+    CORE_NONE_TENANT = 0, /* the default tenant */
+    CORE_INSTANCE_MAX = 64,
+    CORE_GROUPS_MAX = 16,
+    CORE_ORIGINS_MAX = 16,
+    CORE_CLASSES_MAX = 64,       /* different slot sizes in use at once */
+    CORE_PARTS_A_GRAIN_MAX = 32, /* parts of one group that may be put together for one grain */
+};
+
+enum core_rule { CORE_EVERY = 1, CORE_WINDOW = 2, CORE_STATE = 3 };
+
+struct core_limits {
+    uint64_t pool_bytes;    /* multiple of granule_bytes: most memory in slabs at once */
+    uint64_t granule_bytes; /* slabs are multiples of this */
+    uint64_t keys_max;      /* grain keys in the index */
+    uint32_t blocks_max;
+    uint32_t parts_max;
+    uint32_t sessions_max;
+    uint32_t requests_max;
+    uint32_t instances_max;
+    uint32_t spaces_max;
+    uint32_t shapes_max;
+    uint32_t leases_max;
+    uint32_t tenants_max;
+    uint64_t instance_lease_bytes_max; /* leased at once by one instance */
+    uint32_t high_percent; /* eviction begins above this share of pool_bytes in parts … */
+    uint32_t low_percent;  /* … and goes down to this; 100, 100: only when space is asked for */
+    uint64_t hash_seed;    /* random: keys come from clients */
+};
+
+struct core_ranges {
+    uint32_t layer_begin;
+    uint32_t layer_count;
+    uint32_t head_begin;
+    uint32_t head_count;
+};
+
+struct core_group {
+    uint32_t rule; /* enum core_rule */
+    uint32_t window_tokens;
+    uint32_t layer_count;
+    uint32_t head_count;
+};
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+enum core_event_kind {
+    EVENT_SESSION_OPEN,
+    EVENT_SESSION_CLOSE,
+    EVENT_SPACE,
+    EVENT_SHAPE,
+    EVENT_PUSH,
+    EVENT_LOOKUP,
+    EVENT_PULL,
+    EVENT_COPY_DONE,
+    EVENT_CANCEL,
+    EVENT_RELEASE,
+    EVENT_PIN,
+    EVENT_SLAB_FAILED,
+    EVENT_TENANT_QUOTA,
+    EVENT_SHAPE_USE,  /* u.handle: the session uses a shape that exists; answered ACTION_SHAPE */
+    EVENT_SHAPE_DROP, /* u.handle: … and no longer; answered ACTION_SHAPE */
+    EVENT_SPACE_DROP, /* u.handle: … a space no longer; answered ACTION_SPACE */
+};
+
+struct core_push_run {
+    uint32_t shape;
+    const uint8_t *keys; /* of every grain, or of every block's last */
+    uint32_t key_count;
+    uint32_t block_count;
+    uint32_t tail_tokens; /* valid tokens of the last block, >= 1 */
+};
+
+struct core_want {
+    uint32_t group;
+    struct core_ranges ranges;
+};
+
+struct core_pull_run {
+    struct core_want want;
+    const uint8_t *keys;
+    uint32_t key_count;
+    uint32_t key_grains;
+    uint32_t tail_tokens; /* valid tokens of the last grain */
+};
+
+struct core_event {
+    enum core_event_kind kind;
+    uint32_t session;
+    uint32_t request; /* slot number of the owner's request table */
+    union {
+        struct {
+            const uint8_t *instance_id;
+            uint32_t instance_id_bytes;
+            uint32_t tenant;
+            uint64_t lease_bytes_max; /* 0: the limit */
+        } session_open;
+        struct {
+            const uint8_t *id; /* 32 bytes: the space's, already mixed with the tenant's salt */
+            uint32_t group_count;
+            const struct core_group *groups;
+            uint64_t quota_bytes;
+        } space;
+        struct {
+            uint32_t space;
+            uint32_t group;
+            uint32_t grains; /* of a block */
+            struct core_ranges ranges;
+            uint64_t bytes; /* of a part */
+        } shape;
+        struct {
+            uint32_t space;
+            const struct core_push_run *runs;
+            uint32_t run_count;
+        } push;
+        struct {
+            uint32_t space;
+            const uint8_t *keys;
+            uint32_t key_count;
+            uint32_t key_grains;
+            uint32_t tail_tokens;
+            uint32_t step_grains;
+            const struct core_want *wants; /* none: all of every group */
+            uint32_t want_count;
+            bool lease;
+            bool origins;
+        } lookup;
+        struct {
+            uint32_t space;
+            const struct core_pull_run *runs;
+            uint32_t run_count;
+            uint64_t lease; /* 0: none */
+            bool release_lease;
+        } pull;
+        struct {
+            int status; /* of the copies of `request`; only OK makes pushed parts readable */
+        } copy_done;
+        struct {
+            uint64_t lease;
+        } release;
+        struct {
+            uint32_t space;
+            const uint8_t *keys;
+            uint32_t key_count;
+            bool on;
+        } pin;
+        struct {
+            uint64_t offset; /* as in ACTION_COMMIT */
+        } slab_failed;
+        struct {
+            uint32_t tenant;
+            uint64_t bytes; /* 0: none */
+        } tenant_quota;
+        struct {
+            uint32_t handle;
+        } handle;
+    } u;
+};
+
+/* ---- actions --------------------------------------------------------------------------------- */
+
+enum core_action_kind {
+    ACTION_SESSION_OPENED, /* status */
+    ACTION_SESSION_CLOSED, /* everything the session had is gone; its number is free */
+    ACTION_SPACE,          /* status, handle */
+    ACTION_SHAPE,          /* status, handle */
+    ACTION_SHAPE_FREED,    /* handle: no part and no session uses the shape any more */
+    ACTION_COMMIT,         /* make slab memory usable, before anything is copied there */
+    ACTION_DECOMMIT,       /* give slab memory back; nothing touches it any more */
+    ACTION_COPY,           /* carry out copies, then send EVENT_COPY_DONE */
+    ACTION_CANCEL_COPY,    /* hurry: the request's copies are not wanted any more */
+    ACTION_REPLY,          /* the request is answered and its number is free */
+};
+
+/* One part to fill or to read. */
+struct core_copy {
+    uint32_t run;
+    uint32_t shape;
+    uint64_t offset;     /* of the part in the pool */
+    uint32_t run_token;  /* first token, counted in the run */
+    uint32_t part_token; /* first token, counted in the part */
+    uint32_t tokens;
+    struct core_ranges ranges; /* layers and heads to copy */
+};
+
+struct core_origin {
+    uint8_t instance_id[CORE_INSTANCE_MAX];
+    uint32_t instance_id_bytes;
+    uint32_t keys;
+};
+
+struct core_action {
+    enum core_action_kind kind;
+    uint32_t session;
+    uint32_t request;
+    int status;
+    uint32_t handle;
+    uint64_t offset; /* commit, decommit */
+    uint64_t bytes;
+    /* copy (push: a status a block, pull: a status a key), reply without copies likewise */
+    const struct core_copy *copies;
+    uint32_t copy_count;
+    const int8_t *statuses;
+    uint32_t status_count;
+    /* reply to a lookup */
+    uint32_t hit_keys;
+    uint32_t hit_tokens;
+    uint64_t hit_bytes;
+    uint64_t lease;
+    const struct core_origin *origins;
+    uint32_t origin_count;
+    const char *text; /* constant; why, when status is an error */
+};
+
+struct core_actions {
+    const struct core_action *items;
+    uint32_t count;
+};
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+/* X(name, help): counters, ever growing */
+#define CORE_COUNTER_TABLE(X)                                                                      \
+    X(lookups, "lookups answered")                                                                 \
+    X(lookup_keys, "keys asked for in lookups")                                                    \
+    X(lookup_hit_keys, "leading keys found")                                                       \
+    X(pushes, "pushes answered")                                                                   \
+    X(push_blocks, "blocks pushed and stored")                                                     \
+    X(push_held, "blocks pushed that were already held")                                           \
+    X(push_refused, "blocks refused for want of space or quota")                                   \
+    X(push_failed, "blocks whose copy failed or was cancelled")                                    \
+    X(pulls, "pulls answered")                                                                     \
+    X(pull_keys, "keys pulled")                                                                    \
+    X(pull_missed_keys, "keys pulled for that were not held")                                      \
+    X(evicted_space, "parts evicted to make space")                                                \
+    X(evicted_quota, "parts evicted to keep a quota")                                              \
+    X(evicted_watermark, "parts evicted to get below the watermark")                               \
+    X(evicted_slab, "parts evicted to hand a slab to another size")                                \
+    X(slabs_committed, "slabs taken from the system")                                              \
+    X(slabs_decommitted, "slabs given back to the system")
+
+struct core_counters {
+#define X(name, help) uint64_t name;
+    CORE_COUNTER_TABLE(X)
+#undef X
+};
+
+struct core_gauges {
+    uint32_t sessions;
+    uint32_t instances;
+    uint32_t spaces;
+    uint32_t shapes;
+    uint32_t blocks;
+    uint32_t parts;
+    uint32_t leases;
+    uint32_t requests;
+    uint64_t keys;
+    uint64_t part_bytes;   /* payload of all parts */
+    uint64_t slot_bytes;   /* what they take in slabs */
+    uint64_t slab_bytes;   /* committed */
+    uint64_t leased_bytes; /* a part leased twice counts twice */
+    uint64_t pinned_bytes;
+    uint64_t index_bytes;      /* memory committed for the index */
+    uint64_t index_live_bytes; /* of it in use: keys, blocks, parts, table, slots */
+};
+
+struct core_tenant {
+    uint64_t used_bytes;
+    uint64_t quota_bytes;
+};
+
+/* ---- the interface --------------------------------------------------------------------------- */
+
+struct core;
+
+/* ST_OK; ST_INVALID with the limit in words; ST_NO_MEMORY. */
+int core_create(const struct core_limits *limits, struct core **core_out, struct error *error);
+
+/* Accepts NULL. */
+void core_destroy(struct core *core);
+
+void core_step(struct core *core, const struct core_event *event, struct core_actions *actions_out);
+
+void core_counters(const struct core *core, struct core_counters *counters_out);
+void core_gauges(const struct core *core, struct core_gauges *gauges_out);
+
+/* false: no such tenant yet. */
+bool core_tenant(const struct core *core, uint32_t tenant, struct core_tenant *tenant_out);
+
+/* Address space that slab offsets may reach: reserve this much. */
+uint64_t core_reserve_bytes(const struct core_limits *limits);
+
+/* Walks everything and asserts every invariant: leases and copies equal the references of parts,
+ * slots used + free = total, bytes by tenant and space add up, every table entry leads to its key.
+ * Slow; for tests and the simulator. */
+void core_check(const struct core *core);
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * Where grain keys lie: runs of consecutive keys, one run a block, in sizes of powers of two, with
+ * the owning block beside each key. A key's number is its place in the table's entries.
+ */
+#ifndef KVEIK_CORE_KEYS_H
+#define KVEIK_CORE_KEYS_H
+
+#include <stdint.h>
+
+#include "base/vm.h"
+#include "daemon/core/slots.h"
+
+enum { KEY_BYTES = 32, KEY_CLASSES = 9 /* 1, 2, 4 … 256 keys */, BLOCK_KEYS_MAX = 256 };
+
+struct keys {
+    struct vm_array bytes;  /* KEY_BYTES each */
+    struct vm_array owners; /* uint32_t block each; a free run's first links the free list */
+    uint32_t high;
+    uint32_t free_head[KEY_CLASSES];
+    uint64_t used;  /* keys in use */
+    uint64_t taken; /* with the rounding to powers of two */
+};
+
+int keys_init(struct keys *keys, uint64_t keys_max);
+void keys_finish(struct keys *keys);
+
+/* The number of the first of `count` keys (1 .. 256), copied in and owned by `block`; NONE when the
+ * limit or the memory is reached. */
+uint32_t keys_take(struct keys *keys, const uint8_t *from, uint32_t count, uint32_t block);
+void keys_give(struct keys *keys, uint32_t first, uint32_t count);
+
+static inline const uint8_t *keys_at(const struct keys *keys, uint32_t number)
+{
+    return (const uint8_t *)keys->bytes.base + (size_t)number * KEY_BYTES;
+}
+
+static inline uint32_t keys_owner(const struct keys *keys, uint32_t number)
+{
+    return ((const uint32_t *)keys->owners.base)[number];
+}
+
+#endif

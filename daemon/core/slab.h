@@ -1,0 +1,105 @@
+/*
+ * Slabs: pure arithmetic over the pool's offsets; nothing here touches memory.
+ *
+ * Parts of one size live in slots of one class. A class takes slabs (whole granules) from the
+ * common budget and gives empty ones back, each class in an address range of its own: slabs are
+ * contiguous whatever other classes came and went, so spaces with different sizes cannot
+ * fragment the pool; the only waste is inside slabs, bounded by the class's rounding.
+ */
+#ifndef KVEIK_CORE_SLAB_H
+#define KVEIK_CORE_SLAB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/core.h"
+#include "daemon/core/slots.h"
+
+struct slab {
+    uint32_t free_head; /* first free slot in it, counted in the class; NONE */
+    uint32_t used;      /* slots in use */
+    uint32_t prev;      /* list of slabs with free slots */
+    uint32_t next;
+    bool committed;
+    bool broken; /* its memory could not be had: nothing is put there any more */
+};
+
+struct slab_class {
+    uint64_t slot_bytes; /* 0: unused class */
+    uint64_t slab_bytes;
+    uint32_t slab_slots; /* slots a slab */
+    uint32_t slabs_max;
+    struct slots slabs;    /* struct slab */
+    struct vm_array parts; /* uint32_t a slot: the part in it, or the next free slot */
+    uint32_t open_head;    /* slabs with free slots */
+    uint32_t shapes;       /* shapes of this size: the class goes with the last one */
+    uint64_t used_slots;
+};
+
+struct slabs {
+    uint64_t budget_bytes;
+    uint64_t granule_bytes;
+    uint64_t class_reserve_bytes; /* address range of a class */
+    uint64_t committed_bytes;
+    struct slab_class classes[CORE_CLASSES_MAX];
+};
+
+struct slab_place {
+    uint32_t class;
+    uint32_t slot;
+};
+
+int slabs_init(struct slabs *slabs, uint64_t budget_bytes, uint64_t granule_bytes);
+void slabs_finish(struct slabs *slabs);
+uint64_t slabs_reserve_bytes(uint64_t budget_bytes, uint64_t granule_bytes);
+
+/* What a part of so many bytes takes. */
+uint64_t slab_slot_bytes(uint64_t part_bytes);
+
+/* The class for parts of so many bytes, made if need be; NONE: too many sizes, too large, or no
+ * memory. Counts one shape. */
+uint32_t slabs_class_take(struct slabs *slabs, uint64_t part_bytes);
+void slabs_class_give(struct slabs *slabs, uint32_t class);
+
+/* A slot in an open slab of the class; NONE when there is none. */
+uint32_t slabs_slot_take(struct slabs *slabs, uint32_t class);
+
+/* Notes which part is in a slot. */
+void slabs_slot_fill(struct slabs *slabs, uint32_t class, uint32_t slot, uint32_t part);
+
+/* Frees a slot; true when its slab is now empty (the caller may give it back or keep it). */
+bool slabs_slot_give(struct slabs *slabs, uint32_t class, uint32_t slot);
+
+/* A new slab from the budget. False: over the budget or out of memory. */
+bool slabs_grow(struct slabs *slabs, uint32_t class, uint64_t *offset_out);
+
+/* Gives an empty slab back to the budget. */
+void slabs_shrink(struct slabs *slabs, uint32_t class, uint32_t slab, uint64_t *offset_out);
+
+/* An empty slab of any class but `except`, to take its memory; false: none. */
+bool slabs_find_empty(const struct slabs *slabs, uint32_t except, struct slab_place *place_out);
+
+bool slabs_fits(const struct slabs *slabs, uint32_t class); /* budget left for one more slab */
+
+/* Marks the slab at `offset` broken. */
+void slabs_break(struct slabs *slabs, uint64_t offset);
+
+uint64_t slabs_offset(const struct slabs *slabs, uint32_t class, uint32_t slot);
+
+static inline uint32_t slab_of(const struct slab_class *class, uint32_t slot)
+{
+    return slot / class->slab_slots;
+}
+
+static inline struct slab *slab_at(const struct slab_class *class, uint32_t slab)
+{
+    return slots_at(&class->slabs, slab);
+}
+
+/* The part in a slot in use. */
+static inline uint32_t slab_part(const struct slab_class *class, uint32_t slot)
+{
+    return ((const uint32_t *)class->parts.base)[slot];
+}
+
+#endif

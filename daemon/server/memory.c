@@ -1,0 +1,374 @@
+/* What a session exported: regions and layouts. */
+#include <string.h>
+
+#include "base/heap.h"
+#include "daemon/server/state.h"
+
+/* A region on its way into our page tables, on a worker of libuv's pool. */
+struct population {
+    uv_work_t work;
+    struct server_session *session;
+    uint64_t request_id;
+    uint32_t region;
+    int status;
+    struct error error;
+};
+
+static void handle_reply(struct server_session *session, uint64_t request_id, int status,
+                         const char *text, uint32_t handle)
+{
+    struct msg msg = {
+        .request_id = request_id,
+        .kind = MSG_HANDLE_REPLY,
+        .u.handle_reply = {.status = status, .text = text != NULL ? text : "", .handle = handle}};
+    engine_send(session->conn, &msg);
+}
+
+static void populate_work(uv_work_t *work)
+{
+    struct population *population = CONTAINER_OF(work, struct population, work);
+    population->status = import_populate(&population->session->regions[population->region].import,
+                                         &population->error);
+}
+
+static void populate_after(uv_work_t *work, int cancelled)
+{
+    struct population *population = CONTAINER_OF(work, struct population, work);
+    struct server_session *session = population->session;
+    struct server_region *region = &session->regions[population->region];
+    if (cancelled == 0 && population->status == ST_OK) {
+        region->used = true;
+        session->copy_regions[population->region] =
+            (struct copy_region){.base = region->import.base, .bytes = region->import.bytes};
+        handle_reply(session, population->request_id, ST_OK, NULL, population->region);
+    } else {
+        import_finish(&region->import);
+        region->kind = 0;
+        handle_reply(session, population->request_id, ST_MEMORY, population->error.text, 0);
+    }
+    session->populating--;
+    heap_free(population);
+    session_try_free(session);
+}
+
+/* A free number; kind != 0 marks one that is being populated. */
+static uint32_t region_take(struct server_session *session)
+{
+    for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++) {
+        if (!session->regions[i].used && session->regions[i].kind == 0) {
+            session->region_high = i + 1 > session->region_high ? i + 1 : session->region_high;
+            return i;
+        }
+    }
+    return NO_HANDLE;
+}
+
+static void export_memfd(struct server_session *session, const struct msg *msg, uint32_t number,
+                         int fd)
+{
+    struct server_region *region = &session->regions[number];
+    struct error error = {0};
+    int status = import_memfd(fd, msg->u.export_memory.file_offset, msg->u.export_memory.bytes,
+                              &region->import, &error);
+    struct population *population = status != ST_OK ? NULL : heap_calloc(1, sizeof *population);
+    if (population == NULL) {
+        import_finish(&region->import);
+        handle_reply(session, msg->request_id, status != ST_OK ? status : ST_NO_MEMORY, error.text,
+                     0);
+        return;
+    }
+    region->kind = MEMORY_MEMFD;
+    *population =
+        (struct population){.session = session, .request_id = msg->request_id, .region = number};
+    session->populating++;
+    if (uv_queue_work(&session->server->loop, &population->work, populate_work, populate_after) !=
+        0) {
+        session->populating--;
+        heap_free(population);
+        import_finish(&region->import);
+        region->kind = 0;
+        handle_reply(session, msg->request_id, ST_NO_MEMORY, "no worker for the region", 0);
+    }
+}
+
+static void export_process(struct server_session *session, const struct msg *msg, uint32_t number)
+{
+    const struct msg_export_memory *memory = &msg->u.export_memory;
+    if (engine_conn_peer(session->conn)->pid <= 0) {
+        handle_reply(session, msg->request_id, ST_UNSUPPORTED,
+                     "cross-memory copies need a common pid namespace: the peer's pid is not "
+                     "visible here",
+                     0);
+        return;
+    }
+    if (memory->address == 0 || memory->bytes > UINT64_MAX / 2 - memory->address) {
+        handle_reply(session, msg->request_id, ST_INVALID, "the address range wraps around", 0);
+        return;
+    }
+    session->regions[number].used = true;
+    session->regions[number].kind = MEMORY_PROCESS;
+    /* never dereferenced here: the address is of the engine's process */
+    session->copy_regions[number] =
+        (struct copy_region){.base = (char *)(uintptr_t)memory->address, .bytes = memory->bytes};
+    handle_reply(session, msg->request_id, ST_OK, NULL, number);
+}
+
+void session_export_memory(struct server_session *session, const struct msg *msg, int *descriptors,
+                           uint32_t descriptor_count)
+{
+    uint32_t number = region_take(session);
+    bool memfd = msg->u.export_memory.kind == MEMORY_MEMFD;
+    if (number == NO_HANDLE) {
+        handle_reply(session, msg->request_id, ST_LIMIT, "too many regions in this session", 0);
+    } else if (descriptor_count != (memfd ? 1u : 0u)) {
+        engine_end(session->conn, ST_PROTOCOL, "export of memory with %u descriptors, not %u",
+                   descriptor_count, memfd ? 1u : 0u);
+    } else if (memfd) {
+        int fd = descriptors[0];
+        descriptors[0] = -1;
+        export_memfd(session, msg, number, fd);
+    } else {
+        export_process(session, msg, number);
+    }
+}
+
+static bool region_in_use(const struct server_session *session, uint32_t number)
+{
+    for (uint32_t i = 0; i < SESSION_LAYOUTS_MAX; i++) {
+        const struct server_layout *layout = &session->layouts[i];
+        uint32_t planes = layout->used ? layout->layout.layer_count * layout->layout.kind_count : 0;
+        for (uint32_t p = 0; p < planes; p++) {
+            if (layout->layout.planes[p].region == number) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void session_drop_memory(struct server_session *session, const struct msg *msg)
+{
+    uint32_t number = msg->u.drop_memory.handle;
+    if (number >= SESSION_REGIONS_MAX || !session->regions[number].used) {
+        handle_reply(session, msg->request_id, ST_UNKNOWN_ID, "no such region in this session", 0);
+        return;
+    }
+    if (region_in_use(session, number)) {
+        handle_reply(session, msg->request_id, ST_INVALID,
+                     "a layout still uses the region: drop the layout first", 0);
+        return;
+    }
+    /* without a layout nothing can copy there */
+    import_finish(&session->regions[number].import);
+    session->regions[number] = (struct server_region){0};
+    session->copy_regions[number] = (struct copy_region){0};
+    handle_reply(session, msg->request_id, ST_OK, NULL, number);
+}
+
+bool session_punched(struct server_session *session)
+{
+    for (uint32_t i = 0; i < session->region_high; i++) {
+        const struct server_region *region = &session->regions[i];
+        if (region->used && region->kind == MEMORY_MEMFD && import_punched(&region->import)) {
+            engine_end(session->conn, ST_MEMORY,
+                       "a hole was punched into region %u after it was exported", i);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- layouts --------------------------------------------------------------------------------- */
+
+static int layout_complete(const struct server_session *session,
+                           const struct msg_register_layout *request, struct layout *layout,
+                           struct error *error)
+{
+    if (request->space >= SESSION_SPACES_MAX || !session->spaces[request->space].used) {
+        return error_set(error, ST_UNKNOWN_ID, "layout: no space %u in this session",
+                         request->space);
+    }
+    const struct space *space = &session->spaces[request->space].space;
+    if (request->group >= space->group_count) {
+        return error_set(error, ST_MISMATCH, "layout: the space has no group %u", request->group);
+    }
+    const struct space_group *group = &space->groups[request->group];
+    *layout = request->layout;
+    if (layout->opaque != group->opaque) {
+        return error_set(error, ST_MISMATCH, "layout: the group is %sopaque",
+                         group->opaque ? "" : "not ");
+    }
+    layout->kind_count = group->kind_count;
+    layout->element_bytes = group->opaque ? 1 : space_dtype_bytes(space->dtype);
+    for (uint32_t k = 0; !group->opaque && k < group->kind_count; k++) {
+        layout->kind_elements[k] = group->kind_elements[k];
+    }
+    uint64_t planes = (uint64_t)layout->layer_count * layout->kind_count;
+    if (planes != request->plane_count) {
+        return error_set(error, ST_MISMATCH, "layout: %u planes, but %u layers of %u kinds",
+                         request->plane_count, layout->layer_count, layout->kind_count);
+    }
+    if (layout->layer_begin > group->layer_count ||
+        layout->layer_count > group->layer_count - layout->layer_begin ||
+        layout->head_begin > group->head_count ||
+        layout->head_count > group->head_count - layout->head_begin) {
+        return error_set(error, ST_MISMATCH,
+                         "layout: layers or heads outside the group's %u and %u",
+                         group->layer_count, group->head_count);
+    }
+    return ST_OK;
+}
+
+static int layout_check_regions(const struct server_session *session, const struct layout *layout,
+                                struct error *error)
+{
+    uint64_t *bytes = heap_calloc(SESSION_REGIONS_MAX, sizeof *bytes);
+    if (bytes == NULL) {
+        return error_set(error, ST_NO_MEMORY, "layout: the daemon is out of memory");
+    }
+    bool mapped = false;
+    bool remote = false;
+    for (uint32_t i = 0; i < SESSION_REGIONS_MAX; i++) {
+        bytes[i] = session->regions[i].used ? session->copy_regions[i].bytes : 0;
+    }
+    int status = layout_check(layout, bytes, SESSION_REGIONS_MAX, error);
+    heap_free(bytes);
+    for (uint32_t p = 0; status == ST_OK && p < layout->layer_count * layout->kind_count; p++) {
+        uint32_t kind = session->regions[layout->planes[p].region].kind;
+        mapped = mapped || kind == MEMORY_MEMFD;
+        remote = remote || kind == MEMORY_PROCESS;
+    }
+    if (mapped && remote) {
+        return error_set(error, ST_UNSUPPORTED,
+                         "layout: planes in shared and in cross-memory regions at once");
+    }
+    return status;
+}
+
+void layout_free(struct server_layout *layout)
+{
+    heap_free(layout->layout.planes);
+    *layout = (struct server_layout){0};
+}
+
+static uint32_t layout_take(const struct server_session *session)
+{
+    for (uint32_t i = 0; i < SESSION_LAYOUTS_MAX; i++) {
+        if (!session->layouts[i].used) {
+            return i;
+        }
+    }
+    return NO_HANDLE;
+}
+
+void session_register_layout(struct server_session *session, const struct msg *msg)
+{
+    const struct msg_register_layout *request = &msg->u.register_layout;
+    struct error error = {0};
+    struct layout layout;
+    uint32_t number = layout_take(session);
+    int status = number == NO_HANDLE
+                     ? error_set(&error, ST_LIMIT, "too many layouts in this session")
+                     : layout_complete(session, request, &layout, &error);
+    status = status != ST_OK ? status : layout_check_regions(session, &layout, &error);
+    struct layout_plane *planes = NULL;
+    if (status == ST_OK) {
+        planes = heap_alloc(request->plane_count * sizeof *planes);
+        status = planes != NULL ? ST_OK : error_set(&error, ST_NO_MEMORY, "layout: out of memory");
+    }
+    if (status != ST_OK) {
+        handle_reply(session, msg->request_id, status, error.text, 0);
+        return;
+    }
+    (void)memcpy(planes, layout.planes, request->plane_count * sizeof *planes);
+    layout.planes = planes;
+    bool remote = session->regions[planes[0].region].kind == MEMORY_PROCESS;
+    session->layouts[number] = (struct server_layout){.used = true,
+                                                      .remote = remote,
+                                                      .space = request->space,
+                                                      .group = request->group,
+                                                      .layout = layout};
+    handle_reply(session, msg->request_id, ST_OK, NULL, number);
+}
+
+void session_free_memory(struct server_session *session)
+{
+    for (uint32_t i = 0; i < SESSION_LAYOUTS_MAX; i++) {
+        if (session->layouts[i].used) {
+            layout_free(&session->layouts[i]);
+        }
+    }
+    for (uint32_t i = 0; i < session->region_high; i++) {
+        import_finish(&session->regions[i].import);
+    }
+}
+
+/* ---- the probe ------------------------------------------------------------------------------- */
+
+/* One opaque page of `bytes` at an offset of a region, as a layout. */
+static void probe_layout(struct layout *layout, struct layout_plane *plane,
+                         const struct msg_probe *probe, uint64_t offset)
+{
+    *plane = (struct layout_plane){.region = probe->region,
+                                   .offset = offset,
+                                   .page_stride = probe->bytes,
+                                   .element_stride = 1};
+    *layout = (struct layout){.page_tokens = GRAIN_TOKENS,
+                              .page_count = 1,
+                              .layer_count = 1,
+                              .head_count = 1,
+                              .kind_count = 1,
+                              .element_bytes = 1,
+                              .opaque = true,
+                              .kind_elements = {probe->bytes},
+                              .planes = plane};
+}
+
+static int probe_copy(struct server_session *session, const struct msg_probe *probe,
+                      uint64_t offset, bool push, char *buffer)
+{
+    struct layout layout;
+    struct layout_plane plane;
+    struct stored_form form;
+    probe_layout(&layout, &plane, probe, offset);
+    if (stored_form_of(&layout, 1, &form, NULL) != ST_OK) {
+        return ST_INVALID;
+    }
+    static const uint32_t page = 0;
+    struct copy_item item = {.layout = &layout,
+                             .form = &form,
+                             .part = buffer,
+                             .pages = &page,
+                             .tokens = GRAIN_TOKENS,
+                             .layer_count = 1,
+                             .head_count = 1};
+    struct copy_memory memory =
+        session->regions[probe->region].kind == MEMORY_PROCESS ? session->remote : session->memory;
+    struct copy_job job = {
+        .push = push, .memory = &memory, .items = &item, .item_count = 1, .owner = session};
+    return copy_run(session->server->copies, &job);
+}
+
+void session_probe(struct server_session *session, const struct msg *msg)
+{
+    const struct msg_probe *probe = &msg->u.probe;
+    int status = ST_UNKNOWN_ID;
+    const char *text = "probe: no such region in this session";
+    if (probe->region < SESSION_REGIONS_MAX && session->regions[probe->region].used) {
+        uint64_t bytes = session->copy_regions[probe->region].bytes;
+        status = ST_INVALID;
+        text = "probe: outside the region";
+        if (probe->offset_from <= bytes && probe->bytes <= bytes - probe->offset_from &&
+            probe->offset_to <= bytes && probe->bytes <= bytes - probe->offset_to) {
+            char buffer[MSG_PROBE_BYTES_MAX + 64];
+            status = probe_copy(session, probe, probe->offset_from, true, buffer);
+            status = status != ST_OK ? status
+                                     : probe_copy(session, probe, probe->offset_to, false, buffer);
+            text = status_text(status);
+        }
+    }
+    struct msg reply = {.request_id = msg->request_id,
+                        .kind = MSG_COMPLETION,
+                        .u.completion = {.status = status, .text = status == ST_OK ? "" : text}};
+    engine_send(session->conn, &reply);
+}

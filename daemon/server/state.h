@@ -1,0 +1,232 @@
+/* The server's inner state; only files of this folder see it. Everything is the loop thread's. */
+#ifndef KVEIK_SERVER_STATE_H
+#define KVEIK_SERVER_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "base/assert.h"
+#include "base/layout.h"
+#include "base/log.h"
+#include "base/queue.h"
+#include "daemon/core/core.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/import.h"
+#include "daemon/server/server.h"
+#include "daemon/server/settings.h"
+#include "proto/frame.h"
+#include "proto/message.h"
+#include "storage/cpu/copy.h"
+#include "storage/cpu/pool.h"
+
+enum {
+    SERVER_MAGIC = 0x4b737276,
+    SESSION_REGIONS_MAX = 1024,
+    SESSION_LAYOUTS_MAX = 256,
+    SESSION_SPACES_MAX = 32,
+    LAYOUT_SHAPES_MAX = 8, /* block sizes pushed from one layout */
+    DEADLINE_DEFAULT_MS = 10000,
+    STOP_TICK_MS = 20,
+    SHAPES_MAX = 8192,
+};
+
+#define NO_HANDLE UINT32_MAX
+
+struct server_region {
+    bool used;
+    uint32_t kind; /* enum memory_kind */
+    struct import import;
+};
+
+struct server_layout {
+    bool used;
+    bool dropping;
+    bool remote;    /* planes are reached by cross-memory copy */
+    uint32_t space; /* the session's number */
+    uint32_t group;
+    struct layout layout; /* planes: our copy */
+    uint32_t shape_count;
+    struct {
+        uint32_t grains;
+        uint32_t shape;
+    } shapes[LAYOUT_SHAPES_MAX];
+};
+
+struct server_space {
+    bool used;
+    uint32_t core_space;
+    struct space space;
+};
+
+/* One connection that said hello. */
+struct server_session {
+    struct server *server;
+    struct engine_conn *conn;
+    uint32_t number; /* of the core */
+    bool closing;
+    bool core_closed;
+    uint32_t populating; /* regions that a worker enters into our page tables */
+    uint32_t request_count;
+    struct queue requests; /* server_request.link */
+    struct queue waiters;  /* quiesce, drop */
+    uint32_t waiter_count;
+    uint64_t sequence;                /* of requests, to order quiesce after them */
+    struct copy_memory memory;        /* mapped regions */
+    struct copy_memory remote;        /* regions in the engine's process */
+    uint32_t region_high;             /* one above the highest number ever used */
+    struct copy_region *copy_regions; /* SESSION_REGIONS_MAX */
+    struct server_region *regions;    /* SESSION_REGIONS_MAX */
+    struct server_layout *layouts;    /* SESSION_LAYOUTS_MAX */
+    struct server_space *spaces;      /* SESSION_SPACES_MAX */
+    struct log_limit limit;
+};
+
+/* A push or pull in flight. */
+struct server_request {
+    uint32_t number; /* of the core */
+    struct server_session *session;
+    struct queue link;
+    uint64_t request_id;
+    uint64_t sequence;
+    bool push;
+    bool copying;
+    uint64_t deadline_ms;
+    uint64_t began_ns;
+    uint32_t run_count;
+    struct server_run *runs;
+    uint32_t *pages; /* of all runs */
+    struct copy_item *items;
+    int8_t *statuses;
+    uint32_t status_count;
+    int failed; /* a status that ends the request whatever the copies say; 0: none */
+    struct copy_job job;
+};
+
+struct server_run {
+    struct server_layout *layout;
+    const uint32_t *pages;
+    uint32_t page_count;
+    uint32_t page_token;
+    uint32_t first_status;  /* of this run among the request's statuses */
+    uint32_t status_tokens; /* tokens a status stands for */
+};
+
+/* A stored form that parts have; the index is the core's shape handle. */
+struct server_shape {
+    bool used;
+    uint32_t core_space;
+    uint32_t group;
+    uint32_t grains;
+    struct stored_form form;
+};
+
+struct server {
+    uint32_t magic;
+    uv_loop_t loop;
+    bool loop_ready;
+    const struct settings *settings;
+    struct log *log;
+    char socket_path[128];
+    uint8_t boot_id[MSG_BOOT_ID_BYTES];
+    uint64_t began_ms;
+    struct core *core;
+    struct pool *pool;
+    uint64_t pool_bytes;
+    struct copy_engine *copies;
+    struct engine *engine;
+    uv_async_t copy_wake;
+    uv_signal_t term;
+    uv_signal_t interrupt;
+    uv_timer_t stop_timer;
+    bool stopping;
+    bool stopped;
+    uint32_t stop_ticks;
+    struct server_session **sessions; /* by the core's number */
+    uint32_t *session_free;
+    uint32_t session_free_count;
+    struct server_request *requests; /* by the core's number */
+    uint32_t *request_free;
+    uint32_t request_free_count;
+    struct server_shape *shapes;
+    struct queue finished;    /* copy jobs that ended inline: applied after the actions in hand */
+    uint8_t salt[32];         /* of the default tenant */
+    uint64_t copied_bytes[2]; /* pull, push */
+    double bytes_per_us;      /* smoothed speed of recent copies, for expected_us */
+};
+
+/* ---- actions.c ------------------------------------------------------------------------------- */
+
+/* Steps the core and carries the actions out. The last ACTION_SPACE, _SHAPE or _SESSION_OPENED of
+ * the step is copied to *answer_out (may be NULL). */
+void server_step(struct server *server, const struct core_event *event,
+                 struct core_action *answer_out);
+
+/* Applies copy jobs that ended. */
+void server_reap(struct server *server);
+
+/* ---- session.c ------------------------------------------------------------------------------- */
+
+void server_on_message(void *ctx, struct engine_conn *conn, struct msg *msg, int *descriptors,
+                       uint32_t descriptor_count);
+void server_on_ended(void *ctx, struct engine_conn *conn);
+
+/* Frees the session once core, copies and workers are done with it. */
+void session_try_free(struct server_session *session);
+
+/* The answer to a request that failed, in the kind of message that answers it. */
+void session_refuse(struct server_session *session, const struct msg *msg, int status,
+                    const char *text);
+
+/* ---- memory.c: regions and layouts -------------------------------------------------------------
+ */
+
+void session_export_memory(struct server_session *session, const struct msg *msg, int *descriptors,
+                           uint32_t descriptor_count);
+void session_drop_memory(struct server_session *session, const struct msg *msg);
+void session_register_layout(struct server_session *session, const struct msg *msg);
+void session_free_memory(struct server_session *session);
+void session_probe(struct server_session *session, const struct msg *msg);
+void layout_free(struct server_layout *layout);
+struct server_layout *session_layout(struct server_session *session, uint32_t handle);
+
+/* True when a region of the session was punched since it was exported; then the session ends. */
+bool session_punched(struct server_session *session);
+
+/* ---- shape.c --------------------------------------------------------------------------------- */
+
+/* The core's shape for blocks of `grains` from a layout; cached in the layout. */
+int server_shape_for(struct server_session *session, struct server_layout *layout, uint32_t grains,
+                     uint32_t *shape_out, struct error *error);
+
+/* ---- request.c ------------------------------------------------------------------------------- */
+
+void session_push(struct server_session *session, const struct msg *msg);
+void session_pull(struct server_session *session, const struct msg *msg);
+void session_lookup(struct server_session *session, const struct msg *msg);
+void session_release(struct server_session *session, const struct msg *msg);
+void session_cancel(struct server_session *session, const struct msg *msg);
+
+/* NULL and the session ended when it broke a limit. */
+struct server_request *request_take(struct server_session *session, uint64_t request_id);
+void request_free(struct server_request *request);
+
+/* ACTION_COPY and ACTION_REPLY of a push or pull. */
+void request_copy(struct server_request *request, const struct core_action *action);
+void request_reply(struct server_request *request, const struct core_action *action);
+
+/* ---- quiesce.c ------------------------------------------------------------------------------- */
+
+void session_quiesce(struct server_session *session, const struct msg *msg);
+void session_drop_layout(struct server_session *session, const struct msg *msg);
+
+/* Answers the waiters whose pages no request touches any more. */
+void session_wake_waiters(struct server_session *session);
+void session_free_waiters(struct server_session *session);
+
+/* ---- status.c -------------------------------------------------------------------------------- */
+
+void session_status(struct server_session *session, const struct msg *msg);
+
+#endif

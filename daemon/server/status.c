@@ -1,0 +1,102 @@
+/*
+ * The daemon's numbers as one JSON object. Field names are an interface: additive changes only.
+ */
+#include <jansson.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "daemon/server/state.h"
+
+static void put(json_t *object, const char *name, uint64_t value)
+{
+    (void)json_object_set_new(object, name, json_integer((json_int_t)value));
+}
+
+static json_t *cpu_tier(struct server *server, const struct core_gauges *gauges)
+{
+    struct pool_status pool;
+    pool_status(server->pool, &pool);
+    json_t *object = json_object();
+    put(object, "budget_bytes", server->pool_bytes);
+    put(object, "part_bytes", gauges->part_bytes);
+    put(object, "slot_bytes", gauges->slot_bytes);
+    put(object, "slab_bytes", gauges->slab_bytes);
+    put(object, "leased_bytes", gauges->leased_bytes);
+    put(object, "pinned_bytes", gauges->pinned_bytes);
+    put(object, "touched_bytes", pool.touched_bytes);
+    put(object, "huge_bytes", pool.huge_bytes);
+    put(object, "locked_bytes", pool.locked_bytes);
+    put(object, "commit_failures", pool.commit_failures);
+    return object;
+}
+
+static json_t *index_numbers(const struct core_gauges *gauges)
+{
+    json_t *object = json_object();
+    put(object, "blocks", gauges->blocks);
+    put(object, "parts", gauges->parts);
+    put(object, "keys", gauges->keys);
+    put(object, "spaces", gauges->spaces);
+    put(object, "shapes", gauges->shapes);
+    put(object, "leases", gauges->leases);
+    put(object, "index_bytes", gauges->index_bytes);
+    put(object, "index_live_bytes", gauges->index_live_bytes);
+    return object;
+}
+
+static json_t *counter_numbers(const struct server *server)
+{
+    struct core_counters counters;
+    core_counters(server->core, &counters);
+    json_t *object = json_object();
+#define X(name, help) put(object, #name, counters.name);
+    CORE_COUNTER_TABLE(X)
+#undef X
+    put(object, "pushed_bytes", server->copied_bytes[1]);
+    put(object, "pulled_bytes", server->copied_bytes[0]);
+    return object;
+}
+
+static void put_boot_id(json_t *object, const struct server *server)
+{
+    char text[2 * MSG_BOOT_ID_BYTES + 1];
+    for (uint32_t i = 0; i < MSG_BOOT_ID_BYTES; i++) {
+        (void)snprintf(text + (size_t)2 * i, 3, "%02x", server->boot_id[i]);
+    }
+    (void)json_object_set_new(object, "boot_id", json_string(text));
+}
+
+static char *status_json(struct server *server)
+{
+    struct core_gauges gauges;
+    core_gauges(server->core, &gauges);
+    json_t *object = json_object();
+    (void)json_object_set_new(object, "version", json_string(KVEIK_VERSION));
+    put_boot_id(object, server);
+    put(object, "pid", (uint64_t)getpid());
+    put(object, "uptime_ms", clock_ms() - server->began_ms);
+    (void)json_object_set_new(object, "state", json_string(server->stopping ? "stopping" : "up"));
+    (void)json_object_set_new(object, "socket", json_string(server->socket_path));
+    put(object, "sessions", gauges.sessions);
+    put(object, "instances", gauges.instances);
+    put(object, "requests", gauges.requests);
+    put(object, "copies_in_flight", copy_in_flight(server->copies));
+    (void)json_object_set_new(object, "cpu", cpu_tier(server, &gauges));
+    (void)json_object_set_new(object, "index", index_numbers(&gauges));
+    (void)json_object_set_new(object, "counters", counter_numbers(server));
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+void session_status(struct server_session *session, const struct msg *msg)
+{
+    char *text = status_json(session->server);
+    struct msg reply = {.request_id = msg->request_id,
+                        .kind = MSG_STATUS_REPLY,
+                        .u.status_reply.json = text != NULL ? text : "{}"};
+    engine_send(session->conn, &reply);
+    /* jansson's own allocation: its default allocator is malloc, and free() its counterpart */
+    free(text);
+}

@@ -1,0 +1,53 @@
+#include "storage/cpu/smaps.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+
+/* "7f00c0000000-7f00c0200000 rw-p ...": the line that opens a mapping. */
+static bool parse_begin(const char *line, uintptr_t *begin_out)
+{
+    char *end = NULL;
+    unsigned long long begin = strtoull(line, &end, 16);
+    if (end == line || *end != '-') {
+        return false;
+    }
+    *begin_out = (uintptr_t)begin;
+    return true;
+}
+
+/* Bytes of a line such as "Rss:      2048 kB" when it is of that field, else 0. */
+static uint64_t field_bytes(const char *line, const char *field)
+{
+    size_t length = strlen(field);
+    return strncmp(line, field, length) == 0 ? strtoull(line + length, NULL, 10) * 1024 : 0;
+}
+
+struct smaps_bytes smaps_read(const char *path, const void *begin, const void *end)
+{
+    struct smaps_bytes sum = {0};
+    FILE *file = fault_fires(FAULT_FILE) ? NULL : fopen(path, "re");
+    if (file == NULL) {
+        return sum;
+    }
+    char line[512];
+    uintptr_t at = 0;
+    bool inside = false;
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (parse_begin(line, &at)) {
+            inside = at >= (uintptr_t)begin && at < (uintptr_t)end;
+        } else if (inside) {
+            uint64_t explicit_huge =
+                field_bytes(line, "Private_Hugetlb:") + field_bytes(line, "Shared_Hugetlb:");
+            /* explicit huge pages are in no other field */
+            sum.resident += field_bytes(line, "Rss:") + explicit_huge;
+            sum.huge += field_bytes(line, "AnonHugePages:") + explicit_huge;
+        }
+    }
+    (void)fclose(file);
+    return sum;
+}

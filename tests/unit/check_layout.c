@@ -1,0 +1,387 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include <check.h>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/heap.h"
+#include "base/layout.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "tests/lib/kv_memory.h"
+
+static struct kv_geometry geometry(enum kv_style style)
+{
+    return (struct kv_geometry){.style = style,
+                                .page_tokens = 16,
+                                .page_count = 5,
+                                .layer_begin = 3,
+                                .layer_count = 2,
+                                .head_begin = 1,
+                                .head_count = 4,
+                                .kind_count = 2,
+                                .element_bytes = 2,
+                                .elements = {8, 6}};
+}
+
+static int check(const struct kv_memory *kv, struct error *error)
+{
+    return layout_check(&kv->layout, kv->region_bytes, kv->region_count, error);
+}
+
+START_TEST(real_layouts_pass)
+    {
+        for (int style = 0; style < KV_STYLE_COUNT; style++) {
+            struct kv_geometry g = geometry((enum kv_style)style);
+            struct kv_memory kv;
+            struct error error = {0};
+            kv_memory_init(&kv, &g, 1);
+            ck_assert_msg(check(&kv, &error) == ST_OK, "style %d: %s", style, error.text);
+            ck_assert_msg(layout_check_disjoint(&kv.layout, &error) == ST_OK, "style %d: %s", style,
+                          error.text);
+            /* the regions have exactly the size that is needed */
+            for (uint32_t i = 0; i < kv.region_count; i++) {
+                kv.region_bytes[i]--;
+                ck_assert_int_eq(check(&kv, &error), ST_INVALID);
+                kv.region_bytes[i]++;
+            }
+            kv_memory_finish(&kv);
+        }
+        struct kv_geometry g = geometry(KV_TOKEN_MAJOR);
+        g.opaque = true;
+        struct kv_memory kv;
+        kv_memory_init(&kv, &g, 1);
+        ck_assert_int_eq(check(&kv, NULL), ST_OK);
+        ck_assert_int_eq(layout_check_disjoint(&kv.layout, NULL), ST_OK);
+        kv_memory_finish(&kv);
+    }
+END_TEST
+
+/* Sets one field of a good layout to a bad value. */
+static void spoil(struct kv_memory *kv, int how)
+{
+    struct layout *l = &kv->layout;
+    uint32_t *const fields[] = {&l->page_tokens,     &l->page_count, &l->layer_count,
+                                &l->head_count,      &l->kind_count, &l->element_bytes,
+                                &l->kind_elements[1]};
+    switch (how) {
+    case 7:
+        l->page_tokens = LAYOUT_PAGE_TOKENS_MAX + 1;
+        break;
+    case 8:
+        l->layer_count = LAYOUT_LAYERS_MAX + 1;
+        break;
+    case 9:
+        l->head_count = UINT32_MAX;
+        break;
+    case 10:
+        l->kind_count = LAYOUT_KINDS_MAX + 1;
+        break;
+    case 11:
+        l->element_bytes = 3;
+        break;
+    case 12:
+        l->kind_elements[0] = LAYOUT_ELEMENTS_MAX + 1;
+        break;
+    case 13:
+        l->layer_begin = UINT32_MAX - 1;
+        break;
+    case 14:
+        l->head_begin = UINT32_MAX - 1;
+        break;
+    case 15:
+        l->planes[3].region = kv->region_count;
+        break;
+    case 16:
+        l->planes[3].offset = UINT64_MAX;
+        break;
+    case 17:
+        l->planes[2].page_stride = UINT64_MAX / 2;
+        break;
+    case 18:
+        l->planes[1].token_stride = UINT64_MAX;
+        break;
+    case 19:
+        l->planes[0].head_stride = (uint64_t)1 << 62;
+        break;
+    case 20:
+        l->planes[0].element_stride = (uint64_t)1 << 63;
+        break;
+    case 21:
+        l->page_count = UINT32_MAX;
+        break;
+    case 22:
+        l->opaque = true; /* of two bytes an element, and with strides of tokens */
+        break;
+    case 23:
+        l->opaque = true;
+        l->element_bytes = 1;
+        break;
+    default:
+        *fields[how] = 0;
+        break;
+    }
+}
+
+START_TEST(hostile_fields_are_refused)
+    {
+        struct kv_geometry g = geometry(KV_TOKEN_MAJOR);
+        for (int how = 0; how <= 23; how++) {
+            struct kv_memory kv;
+            struct error error = {0};
+            kv_memory_init(&kv, &g, 1);
+            spoil(&kv, how);
+            ck_assert_msg(check(&kv, &error) == ST_INVALID, "spoilt in way %d", how);
+            ck_assert_str_ne(error.text, "");
+            kv_memory_finish(&kv);
+        }
+        struct kv_memory kv;
+        kv_memory_init(&kv, &g, 1);
+        struct layout_plane *planes = kv.layout.planes;
+        kv.layout.planes = NULL;
+        ck_assert_int_eq(check(&kv, NULL), ST_INVALID);
+        kv.layout.planes = planes;
+        ck_assert_int_eq(layout_check(&kv.layout, kv.region_bytes, LAYOUT_REGIONS_MAX + 1, NULL),
+                         ST_INVALID);
+        ck_assert_int_eq(layout_check(&kv.layout, NULL, 0, NULL), ST_INVALID);
+        kv_memory_finish(&kv);
+    }
+END_TEST
+
+/* Random bytes as a layout: whatever passes must stay inside its regions. */
+START_TEST(random_fields_never_reach_outside)
+    {
+        struct rng rng = {7};
+        uint32_t passed = 0;
+        for (int n = 0; n < 200000; n++) {
+            struct layout_plane plane;
+            uint64_t *const fields[] = {&plane.offset, &plane.page_stride, &plane.token_stride,
+                                        &plane.head_stride, &plane.element_stride};
+            plane.region = 0;
+            for (int i = 0; i < 5; i++) {
+                *fields[i] = rng_next(&rng) >> rng_below(&rng, 64);
+            }
+            struct layout layout = {.page_tokens = 1 + (uint32_t)rng_below(&rng, 100),
+                                    .page_count = (uint32_t)(rng_next(&rng) >> rng_below(&rng, 64)),
+                                    .layer_count = 1,
+                                    .head_count = 1 + (uint32_t)rng_below(&rng, 10),
+                                    .kind_count = 1,
+                                    .element_bytes = 2,
+                                    .kind_elements = {1 + (uint32_t)rng_below(&rng, 100)},
+                                    .planes = &plane};
+            uint64_t bytes = rng_next(&rng) >> rng_below(&rng, 64);
+            if (layout_check(&layout, &bytes, 1, NULL) != ST_OK) {
+                continue;
+            }
+            __extension__ typedef unsigned __int128 wide;
+            wide end = plane.offset + (wide)(layout.page_count - 1) * plane.page_stride +
+                       (wide)(layout.page_tokens - 1) * plane.token_stride +
+                       (wide)(layout.head_count - 1) * plane.head_stride +
+                       (wide)(layout.kind_elements[0] - 1) * plane.element_stride + 2;
+            ck_assert(end <= bytes);
+            (void)layout_check_disjoint(&layout, NULL); /* and this must end, whatever it says */
+            passed++;
+        }
+        ck_assert_uint_gt(passed, 100);
+    }
+END_TEST
+
+/* Marks every byte of every element; true when none was marked before. */
+static bool marks_once(const struct layout *l, uint64_t region_bytes)
+{
+    char *marks = heap_calloc(region_bytes, 1);
+    ck_assert_ptr_nonnull(marks);
+    bool once = true;
+    for (uint32_t i = 0; i < l->layer_count * l->kind_count; i++) {
+        const struct layout_plane *p = &l->planes[i];
+        uint64_t per_head = l->kind_elements[i % l->kind_count];
+        uint64_t per_token = per_head * l->head_count;
+        uint64_t per_page = per_token * l->page_tokens;
+        for (uint64_t n = 0; n < l->page_count * per_page; n++) {
+            uint64_t at = p->offset + n / per_page * p->page_stride +
+                          n % per_page / per_token * p->token_stride +
+                          n % per_token / per_head * p->head_stride +
+                          n % per_head * p->element_stride;
+            for (uint32_t byte = 0; byte < l->element_bytes; byte++) {
+                once = once && marks[at + byte] == 0;
+                marks[at + byte] = 1;
+            }
+        }
+    }
+    heap_free(marks);
+    return once;
+}
+
+/* Nested strides, each a little more than what lies inside, in a random order. */
+static void random_plane(struct rng *rng, const struct layout *l, struct layout_plane *plane)
+{
+    const uint64_t counts[] = {l->kind_elements[0], l->head_count, l->page_tokens, l->page_count};
+    uint64_t *const strides[] = {&plane->element_stride, &plane->head_stride, &plane->token_stride,
+                                 &plane->page_stride};
+    int order[] = {0, 1, 2, 3};
+    uint64_t span = l->element_bytes;
+    for (int i = 0; i < 4; i++) {
+        int swap = i + (int)rng_below(rng, (uint64_t)(4 - i));
+        int picked = order[swap];
+        order[swap] = order[i];
+        uint64_t slack = rng_below(rng, 3) == 0 ? rng_below(rng, 3 * span) : 0;
+        *strides[picked] = span + slack;
+        span = span + (counts[picked] - 1) * *strides[picked];
+    }
+    plane->region = 0;
+    plane->offset = rng_below(rng, 3) == 0 ? rng_below(rng, 300) : rng_below(rng, 3) * span;
+}
+
+START_TEST(disjoint_agrees_with_counting)
+    {
+        struct rng rng = {11};
+        uint32_t agreed[2] = {0, 0};
+        for (int n = 0; n < 4000; n++) {
+            struct layout_plane planes[3];
+            struct layout layout = {.page_tokens = 1 + (uint32_t)rng_below(&rng, 4),
+                                    .page_count = 1 + (uint32_t)rng_below(&rng, 4),
+                                    .layer_count = 3,
+                                    .head_count = 1 + (uint32_t)rng_below(&rng, 3),
+                                    .kind_count = 1,
+                                    .element_bytes = 1 + (uint32_t)rng_below(&rng, 2),
+                                    .kind_elements = {1 + (uint32_t)rng_below(&rng, 4)},
+                                    .planes = planes};
+            random_plane(&rng, &layout, &planes[0]);
+            for (int i = 1; i < 3; i++) { /* like the first, or of its own */
+                planes[i] = planes[0];
+                planes[i].offset += rng_below(&rng, 200);
+                if (rng_below(&rng, 4) == 0) {
+                    random_plane(&rng, &layout, &planes[i]);
+                }
+            }
+            uint64_t bytes = 1 << 20;
+            if (layout_check(&layout, &bytes, 1, NULL) != ST_OK) {
+                continue;
+            }
+            bool once = marks_once(&layout, bytes);
+            ck_assert_int_eq(layout_check_disjoint(&layout, NULL), once ? ST_OK : ST_MISMATCH);
+            agreed[once ? 1 : 0]++;
+        }
+        ck_assert_uint_gt(agreed[0], 500);
+        ck_assert_uint_gt(agreed[1], 500);
+    }
+END_TEST
+
+START_TEST(overlap_is_told)
+    {
+        struct kv_geometry g = geometry(KV_FUSED);
+        struct kv_memory kv;
+        struct error error = {0};
+        kv_memory_init(&kv, &g, 1);
+        kv.layout.planes[1].offset -= 2;
+        ck_assert_int_eq(layout_check_disjoint(&kv.layout, &error), ST_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(error.text, "share memory"));
+        kv.layout.planes[1].offset += 2;
+        kv.layout.planes[0].head_stride = 0;
+        ck_assert_int_eq(layout_check_disjoint(&kv.layout, &error), ST_MISMATCH);
+        fault_set(FAULT_HEAP, 0, 1);
+        ck_assert_int_eq(layout_check_disjoint(&kv.layout, &error), ST_NO_MEMORY);
+        fault_clear();
+        kv_memory_finish(&kv);
+    }
+END_TEST
+
+START_TEST(stored_forms_are_dense)
+    {
+        struct stored_form form;
+        struct kv_memory kv;
+        struct kv_geometry g = geometry(KV_HEAD_MAJOR);
+        kv_memory_init(&kv, &g, 1);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 4, &form, NULL), ST_OK);
+        ck_assert_uint_eq(form.block_tokens, 64);
+        ck_assert_uint_eq(form.cell_tokens, 16);
+        ck_assert_uint_eq(form.layer_begin, 3);
+        ck_assert_uint_eq(form.head_begin, 1);
+        ck_assert_uint_eq(form.kinds[0].element_stride, 2);
+        ck_assert_uint_eq(form.kinds[0].token_stride, 16);
+        ck_assert_uint_eq(form.kinds[0].head_stride, 256);
+        ck_assert_uint_eq(form.kinds[0].cell_stride, 1024);
+        ck_assert_uint_eq(form.kinds[0].bytes, 4096);
+        ck_assert_uint_eq(form.kinds[1].offset, 4096);
+        ck_assert_uint_eq(form.kinds[1].token_stride, 12);
+        ck_assert_uint_eq(form.layer_bytes, 4096 + 3072);
+        ck_assert_uint_eq(form.part_bytes, 2 * form.layer_bytes);
+        ck_assert(stored_form_fits(&form, &kv.layout));
+        kv.layout.kind_elements[1] = 7;
+        ck_assert(!stored_form_fits(&form, &kv.layout));
+        kv_memory_finish(&kv);
+
+        g = geometry(KV_INTERLEAVED); /* gaps vanish, the order stays */
+        kv_memory_init(&kv, &g, 1);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 1, &form, NULL), ST_OK);
+        ck_assert_uint_eq(form.kinds[1].element_stride, 2);
+        ck_assert_uint_eq(form.kinds[1].head_stride, 12);
+        ck_assert_uint_eq(form.kinds[1].token_stride, 48);
+        kv_memory_finish(&kv);
+
+        g = geometry(KV_TRANSPOSED);
+        kv_memory_init(&kv, &g, 1);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 1, &form, NULL), ST_OK);
+        ck_assert_uint_eq(form.kinds[0].token_stride, 2);
+        ck_assert_uint_eq(form.kinds[0].element_stride, 32);
+        ck_assert_uint_eq(form.kinds[0].head_stride, 256);
+        kv_memory_finish(&kv);
+    }
+END_TEST
+
+START_TEST(pages_and_blocks_fit_or_not)
+    {
+        struct stored_form form;
+        struct kv_memory kv;
+        struct error error = {0};
+        struct kv_geometry g = geometry(KV_TOKEN_MAJOR);
+        g.page_tokens = 128;
+        kv_memory_init(&kv, &g, 1);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 2, &form, &error), ST_OK);
+        ck_assert_uint_eq(form.cell_tokens, 32); /* the page is larger: the block is one cell */
+        ck_assert_int_eq(stored_form_of(&kv.layout, 16, &form, &error), ST_OK);
+        ck_assert_uint_eq(form.cell_tokens, 128);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 3, &form, &error), ST_INVALID);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 0, &form, &error), ST_INVALID);
+        ck_assert_int_eq(stored_form_of(&kv.layout, BLOCK_GRAINS_MAX + 1, &form, &error),
+                         ST_INVALID);
+        kv_memory_finish(&kv);
+
+        g.opaque = true;
+        kv_memory_init(&kv, &g, 1);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 2, &form, &error), ST_INVALID);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 16, &form, &error), ST_OK);
+        ck_assert_uint_eq(form.kinds[0].cell_stride, 8);
+        ck_assert_uint_eq(form.kinds[0].bytes, 64);
+        ck_assert(stored_form_fits(&form, &kv.layout));
+        kv.layout.head_count++; /* bytes of a page are not cut */
+        ck_assert(!stored_form_fits(&form, &kv.layout));
+        kv.layout.head_count--;
+        kv.layout.page_tokens = 64;
+        ck_assert(!stored_form_fits(&form, &kv.layout));
+        kv.layout.opaque = false;
+        ck_assert(!stored_form_fits(&form, &kv.layout));
+        kv_memory_finish(&kv);
+    }
+END_TEST
+
+int main(void)
+{
+    TCase *tcase = tcase_create("layout");
+    tcase_set_timeout(tcase, 240);
+    tcase_add_test(tcase, real_layouts_pass);
+    tcase_add_test(tcase, hostile_fields_are_refused);
+    tcase_add_test(tcase, random_fields_never_reach_outside);
+    tcase_add_test(tcase, disjoint_agrees_with_counting);
+    tcase_add_test(tcase, overlap_is_told);
+    tcase_add_test(tcase, stored_forms_are_dense);
+    tcase_add_test(tcase, pages_and_blocks_fit_or_not);
+    Suite *suite = suite_create("layout");
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
