@@ -37,6 +37,7 @@ BANNED = {
     r"rand|srand|random|drand48": ("rng_next() of base/rng.h", None),
 }
 MAGIC = re.compile(r"\b(\w*MAGIC\w*)\s*(?:=\s*)?\(?\s*(0x[0-9a-fA-F]+)")
+COVERS = re.compile(r"\bCovers: ([^*]+)")  # in the opening comment of a test: further files
 UNFINISHED = re.compile(r"\b(TODO|FIXME)\b")
 # Traces of where and how a file was written, which say nothing to its reader.
 TRACES = re.compile(r"\bsub-?agents?\b|\bas an AI\b|(?<![\w.])/work/|\bclaude\b", re.I)
@@ -104,8 +105,12 @@ def check_magics(sources):
                 yield f"{path}:1: {name} has the number of {other[1]} in {other[0]}"
 
 
-def check_companions(root, files):
+def check_companions(root, files, sources):
     """Every source has its test, every folder its README."""
+    covered = {name for path, text in sources.items() if path.startswith("tests/")
+               for names in COVERS.findall(text) for name in re.findall(r"[\w/.-]+\.c\b", names)}
+    for name in sorted(covered - set(files)):
+        yield f"{name}:1: a test says that it covers it, but it is not there"
     notes = root / "tests/tools/style_exceptions.txt"
     noted = notes.read_text().splitlines() if notes.exists() else []
     excused = {line.split(":")[0] for line in noted if ":" in line and not line.startswith("#")}
@@ -116,11 +121,11 @@ def check_companions(root, files):
         if path.endswith(".c") and path.startswith(ROOMS):
             tests = {f"tests/unit/check_{pure.stem}.c",
                      f"tests/unit/check_{pure.parent.name}_{pure.stem}.c"}
-            if tests & set(files):
+            if tests & set(files) or path in covered:
                 if path in excused:
                     yield f"{path}:1: has a test: take it out of style_exceptions.txt"
             elif path not in excused:
-                yield f"{path}:1: has no {min(tests, key=len)}"
+                yield f"{path}:1: has no {min(tests, key=len)}, and no test covers it"
     folders = {pathlib.PurePath(path).parent for path in files
                if pathlib.PurePath(path).suffix in SOURCES | {".py", ".sh", ".proto"}}
     for folder in sorted(folders):
@@ -164,7 +169,7 @@ def check(root):
             count = text.count("\n")
             if FILE_LINES_WARN < count <= FILE_LINES:
                 warnings.append(f"{path}: {count} lines: more than {FILE_LINES_WARN}")
-    found += [*check_magics(sources), *check_companions(root, files), *check_built(root, files)]
+    found += [*check_magics(sources), *check_companions(root, files, sources), *check_built(root, files)]
     return found, warnings
 
 
@@ -194,6 +199,8 @@ PLANTED = [
     ("docs/a.md", "see /work/main\n", "where or how"),
     ("base/a.c", "int x; \n", "white space"),
     ("base/lonely.c", "int x;\n", "has no tests/unit/check_lonely.c"),
+    ("base/a.c", "int x;\n", None),
+    ("tests/unit/check_a.c", "/* Covers: base/gone.c */\n", "base/gone.c:1: a test says"),
     ("storage/x/a.c", "int x;\n", "storage/x:1: has no README.md"),
 ]
 
