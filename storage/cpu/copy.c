@@ -87,7 +87,7 @@ static void copy_mapped_work(void *arg)
 {
     struct mapped_work *work = arg;
     const struct copy_job *job = work->chunk.job;
-    enum box_order order = job->push ? BOX_ORDER_PART : BOX_ORDER_ENGINE;
+    enum box_order order = job->push ? BOX_ORDER_ENGINE : BOX_ORDER_PART;
     struct box_pipe pipe;
     box_pipe_init(&pipe, job->push, work->choice);
     for (uint32_t i = 0; i < work->chunk.count; i++) {

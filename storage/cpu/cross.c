@@ -231,10 +231,10 @@ static int add_bounced(struct cross *cross, const struct box *box)
     box_normalise(&outer, BOX_ORDER_ENGINE);
     cross->bounce_used += (bytes + BOUNCE_ALIGNMENT - 1) / BOUNCE_ALIGNMENT * BOUNCE_ALIGNMENT;
     if (cross->push) {
-        box_normalise(&inner, BOX_ORDER_PART);
+        box_normalise(&inner, BOX_ORDER_ENGINE);
         cross->boxes[cross->box_count++] = inner;
     } else {
-        box_normalise(&inner, BOX_ORDER_ENGINE);
+        box_normalise(&inner, BOX_ORDER_PART);
         box_copy(&inner, false, &cross->cached);
     }
     return add_runs(cross, &outer);
