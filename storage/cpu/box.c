@@ -87,7 +87,8 @@ static kernel_copy_rows rows_of_size(uint64_t run_bytes)
 
 static void rows_copy(const struct kernel_rows *rows, const struct kernel_choice *choice)
 {
-    if (choice->rows != NULL && kernel_rows_aligned(rows)) {
+    /* a longer run is the kernels' work: measured, fetching ahead gains nothing there */
+    if (rows->run_bytes <= TILE_BYTES && choice->rows != NULL && kernel_rows_aligned(rows)) {
         choice->rows(rows);
         return;
     }
@@ -188,28 +189,11 @@ static void pipe_tile(struct box_pipe *pipe, const struct box *tile)
     pipe->full = true;
 }
 
-/* A run longer than a tile. */
-static void pipe_run(struct box_pipe *pipe, const struct box *box)
-{
-    struct box tile = *box;
-    for (uint64_t done = 0; done < box->run_bytes; done += TILE_BYTES) {
-        uint64_t left = box->run_bytes - done;
-        tile.run_bytes = left < TILE_BYTES ? left : TILE_BYTES;
-        pipe_tile(pipe, &tile);
-        tile.engine += TILE_BYTES;
-        tile.part += TILE_BYTES;
-    }
-}
-
 void box_pipe_add(struct box_pipe *pipe, const struct box *box)
 {
     uint64_t bytes = box_bytes(box);
-    if (bytes <= TILE_BYTES) {
+    if (box->dim_count == 0 || bytes <= TILE_BYTES) {
         pipe_tile(pipe, box);
-        return;
-    }
-    if (box->dim_count == 0) {
-        pipe_run(pipe, box);
         return;
     }
     /* cut along the longest dimension (the tokens), so that what stays contiguous on the side that

@@ -146,7 +146,8 @@ static double measure(const struct scratch *scratch, const struct contender *con
     }
     kernel_fence();
     uint64_t took_ns = clock_ns() - begin_ns;
-    return (double)((count - count / 2) * run_bytes) / (double)(took_ns == 0 ? 1 : took_ns);
+    size_t timed_bytes = (count - count / 2) * run_bytes;
+    return (double)timed_bytes / (double)(took_ns == 0 ? 1 : took_ns);
 }
 
 /* Measures everything once more and keeps each one's best: other work on the machine only ever
