@@ -26,6 +26,7 @@
 #include "storage/cpu/cross.h"
 #include "storage/cpu/guard.h"
 #include "storage/cpu/kernels.h"
+#include "storage/cpu/limits.h"
 #include "storage/cpu/scatter.h"
 
 enum {
@@ -356,7 +357,10 @@ static void measure_once(void)
 #ifdef KVEIK_SANITIZED
     kernel_choice_default(&measured); /* instrumented kernels say nothing about real ones */
 #else
-    (void)kernel_calibrate(&measured, CALIBRATION_BYTES, CALIBRATION_MS);
+    uint64_t spare_bytes =
+        limits_available_bytes("") / 4; /* on a small machine, do not starve it */
+    size_t bytes = spare_bytes < CALIBRATION_BYTES ? (size_t)spare_bytes : CALIBRATION_BYTES;
+    (void)kernel_calibrate(&measured, bytes, CALIBRATION_MS);
 #endif
 }
 
