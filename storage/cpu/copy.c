@@ -357,10 +357,12 @@ static void measure_once(void)
 #ifdef KVEIK_SANITIZED
     kernel_choice_default(&measured); /* instrumented kernels say nothing about real ones */
 #else
-    uint64_t spare_bytes =
-        limits_available_bytes("") / 4; /* on a small machine, do not starve it */
-    size_t bytes = spare_bytes < CALIBRATION_BYTES ? (size_t)spare_bytes : CALIBRATION_BYTES;
-    (void)kernel_calibrate(&measured, bytes, CALIBRATION_MS);
+    /* less memory would measure the cache, and a small machine must not be starved */
+    if (limits_available_bytes("") / 4 < CALIBRATION_BYTES) {
+        kernel_choice_default(&measured);
+    } else {
+        (void)kernel_calibrate(&measured, CALIBRATION_BYTES, CALIBRATION_MS);
+    }
 #endif
 }
 
