@@ -222,6 +222,7 @@ int raw_layout(struct raw *raw, uint32_t space, uint32_t layers, uint32_t pages)
                                                        .page_count = pages,
                                                        .layer_count = layers,
                                                        .head_count = 1,
+                                                       .kind_count = KINDS,
                                                        .planes = planes},
                                             .plane_count = layers * KINDS}};
     struct msg answer;
