@@ -31,7 +31,7 @@ static void put(const char *path, const char *text)
 
 static void setup(void)
 {
-    (void)strcpy(root, "/tmp/kveik-limits-XXXXXX");
+    (void)snprintf(root, sizeof root, "/tmp/kveik-limits-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(root));
     put("/proc/meminfo", "MemTotal:       9000000 kB\nMemAvailable:    1048576 kB\n");
 }
