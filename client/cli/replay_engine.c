@@ -184,8 +184,8 @@ static int engine_main(struct replay_shared *shared, uint32_t number)
         status = engine_run(&engine, number, &error);
     }
     if (status != KVEIK_OK) {
-        (void)snprintf(engine.numbers->text, sizeof engine.numbers->text, "%s%s%s",
-                       kveik_status_text(status), error.text[0] != '\0' ? ": " : "", error.text);
+        const char *text = error.text[0] != '\0' ? error.text : kveik_status_text(status);
+        (void)snprintf(engine.numbers->text, sizeof engine.numbers->text, "%s", text);
     }
     engine.numbers->ended_ns = clock_ns();
     atomic_store(&engine.numbers->state, status == KVEIK_OK ? REPLAY_DONE : REPLAY_FAILED);
