@@ -25,7 +25,7 @@ enum {
     SIM_SPACES = SIM_TENANTS * SIM_KINDS,
     SIM_NODES = 700,
     SIM_DEPTH_MAX = 100,
-    SIM_RECORDS = 4096,
+    SIM_RECORDS = 9000,
     SIM_SHAPES = 256,
     SIM_LEASES = 48,
     SIM_PINS = 6,
@@ -248,7 +248,9 @@ bool chance(uint32_t percent);
 /* sim_ops.c, sim_push.c, sim_read.c */
 void op_random(void);
 void op_open(void);
+void op_release(const struct sim_session *session, uint32_t number, const struct sim_lease *lease);
 void op_push(struct sim_session *session, uint32_t number);
+void op_push_one(struct sim_session *session, uint32_t number); /* and ends its copies */
 void op_lookup(struct sim_session *session, uint32_t number);
 void op_pull(struct sim_session *session, uint32_t number);
 void op_complete(uint32_t request);

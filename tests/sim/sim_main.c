@@ -14,8 +14,8 @@ struct sim sim;
 enum { MIB = 1 << 20, ALL = 1 << 16 };
 
 static const struct sim_config configs[] = {
-    {"plain", MIB / 4, 8192, 1, 1, false, false, false, false, false, true, 100, 100, ALL, ALL, ALL,
-     UINT64_C(1) << 40, 4000},
+    {"plain", MIB / 16, 8192, 1, 1, false, false, false, false, false, true, 100, 100, ALL, ALL,
+     ALL, UINT64_C(1) << 40, 4000},
     {"windows", MIB / 4, 8192, 2, 1, false, true, false, false, false, true, 100, 100, ALL, ALL,
      ALL, UINT64_C(1) << 40, 4000},
     {"states", MIB / 2, 16384, 3, 2, true, true, false, false, true, true, 100, 100, ALL, ALL, ALL,

@@ -193,13 +193,12 @@ static void op_cancel(uint32_t number)
     sim.stats.cancels += hits ? 1 : 0;
 }
 
-static void op_release(const struct sim_session *session, uint32_t number)
+void op_release(const struct sim_session *session, uint32_t number, const struct sim_lease *lease)
 {
     uint32_t request = world_request();
     if (request == NONE) {
         return;
     }
-    const struct sim_lease *lease = &sim.leases[pick(SIM_LEASES)];
     uint64_t id = lease->id;
     bool known = id != 0 && lease->instance == session->instance;
     if (id == 0) {
@@ -331,7 +330,7 @@ void op_random(void)
         op_shape(session, number);
         op_shape(session, number);
     } else if (what < 170) {
-        op_release(session, number);
+        op_release(session, number, &sim.leases[pick(SIM_LEASES)]);
     } else if (what < 180 && sim.config->quotas) {
         op_quota();
     } else if (what < 200 && sim.config->pins) {

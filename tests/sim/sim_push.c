@@ -179,6 +179,36 @@ void op_push(struct sim_session *session, uint32_t number)
     }
 }
 
+void op_push_one(struct sim_session *session, uint32_t number)
+{
+    uint32_t slot = world_request();
+    if (session->space == NONE || session->shapes[0] == NONE || slot == NONE) {
+        return;
+    }
+    struct sim_request *request = &sim.requests[slot];
+    *request = (struct sim_request){
+        .pending = SIM_ASKED, .push = true, .session = number, .space = session->space};
+    struct made made = {.count = 0};
+    make_run(session, request, &made, 0);
+    /* the first block only */
+    uint32_t grains = made.runs[0].block_count > 1 ? session->grains : request->runs[0].grains;
+    uint32_t last = request->runs[0].nodes[grains - 1];
+    request->runs[0].grains = grains;
+    made.runs[0].block_count = 1;
+    made.runs[0].key_count = made.all_keys[0] ? grains : 1;
+    made.runs[0].tail_tokens = (grains - 1) * GRAIN_TOKENS + sim.nodes[last].tokens;
+    uint64_t evicted = sim.stats.evicted;
+    world_step(&(struct core_event){
+        .kind = EVENT_PUSH,
+        .session = number,
+        .request = slot,
+        .u.push = {.space = session->space_handle, .runs = made.runs, .run_count = 1}});
+    check_push(request, &made, sim.stats.evicted - evicted);
+    if (request->pending == SIM_COPYING) {
+        op_complete(slot);
+    }
+}
+
 /* The copies of a request end, one way or another. */
 void op_complete(uint32_t number)
 {

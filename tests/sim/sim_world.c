@@ -212,9 +212,36 @@ void world_step(const struct core_event *event)
     }
 }
 
+/* When nothing is in use, every shape can still have room: nothing leaked, nothing is torn into
+ * pieces that nobody can use. */
+static void check_room(void)
+{
+    for (uint32_t r = 0; r < SIM_REQUESTS; r++) {
+        if (sim.requests[r].pending != SIM_FREE) {
+            op_complete(r);
+        }
+    }
+    for (uint32_t n = 0; n < SIM_LEASES; n++) {
+        for (uint32_t s = 0; s < SIM_SESSIONS && sim.leases[n].id != 0; s++) {
+            if (sim.sessions[s].open && !sim.sessions[s].closing &&
+                sim.sessions[s].instance == sim.leases[n].instance) {
+                op_release(&sim.sessions[s], s, &sim.leases[n]);
+            }
+        }
+    }
+    uint64_t refused = sim.stats.no_space;
+    for (uint32_t s = 0; s < SIM_SESSIONS && !sim.config->quotas && !sim.config->pins; s++) {
+        for (uint32_t n = 0; n < 20 && sim.sessions[s].open; n++) {
+            op_push_one(&sim.sessions[s], s);
+        }
+    }
+    SIM_CHECK(sim.stats.no_space == refused);
+}
+
 /* Everything of the sessions goes; what stays is cached blocks only. */
 void world_close(void)
 {
+    check_room();
     for (uint32_t s = 0; s < SIM_SESSIONS; s++) {
         if (sim.sessions[s].open && !sim.sessions[s].closing) {
             sim.sessions[s].closing = true;
