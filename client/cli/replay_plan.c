@@ -103,6 +103,7 @@ int replay_plan_make(const struct replay_settings *settings, const struct trace 
         .block_tokens = settings->block_tokens != 0 ? settings->block_tokens : trace->id_tokens,
         .request_blocks_max = counts->request_blocks_max,
         .deadline_ms = (uint32_t)settings->deadline_ms,
+        .memory_mode = settings->memory,
     };
     int status = plan_geometry(settings, &plan, error);
     if (status == ST_OK) {
