@@ -42,7 +42,7 @@ struct worker {
     atomic_uint_fast64_t without;    /* calls that found no daemon */
     atomic_int odd;                  /* a code that is neither */
     atomic_bool wrong_byte;
-    char instance[16];
+    char instance[32];
 };
 
 static void note(struct worker *worker, int status, uint64_t began_ms)
