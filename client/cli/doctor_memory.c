@@ -107,8 +107,9 @@ static void say_collapse(struct doctor *doctor, const char *check, int errnum, u
     if (errnum == 0 && huge > 0) {
         doctor_say(doctor, DOCTOR_OK, check, NULL, "MADV_COLLAPSE gives %s of %s", got, asked);
     } else if (errnum == EINVAL) {
-        doctor_say(doctor, DOCTOR_NOTE, check, "Linux 6.1 has it; or wait for khugepaged",
-                   "MADV_COLLAPSE is not possible for this memory here");
+        doctor_say(doctor, DOCTOR_NOTE, check,
+                   "Linux 6.1 has MADV_COLLAPSE; shared memory also wants shmem_enabled",
+                   "MADV_COLLAPSE gives nothing for this memory: small pages are used");
     } else {
         doctor_say(doctor, DOCTOR_NOTE, check,
                    "free memory may be in pieces: echo 1 > /proc/sys/vm/compact_memory",

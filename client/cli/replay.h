@@ -53,6 +53,7 @@ struct replay_plan {
     uint32_t chunk_blocks; /* blocks of one push or pull; pages of one request */
     uint32_t request_blocks_max;
     uint32_t deadline_ms;
+    bool plain_lru;       /* blocks one at a time, in the prompt's order, without leases */
     uint32_t memory_mode; /* enum kveik_memory_mode: how engines share their memory */
 };
 
@@ -120,6 +121,7 @@ struct replay_settings {
     uint64_t cache_bytes;
     uint64_t deadline_ms;
     uint32_t memory;
+    bool plain_lru;
 };
 
 extern const struct options_table replay_options; /* replay_options.c */

@@ -138,21 +138,11 @@ void replay_memory_destroy(kveik_client *client, struct replay_memory *memory)
     memory_give(client, memory);
 }
 
-/* A space of one block's quota, and a push into it: all else is evicted. */
-void replay_forget(kveik_client *client, const struct replay_plan *plan)
+static bool forget_some(kveik_client *client, const struct replay_plan *plan, uint32_t layout)
 {
-    uint32_t space = 0;
-    struct replay_memory memory = {0};
-    struct replay_plan small = *plan;
-    small.quota_bytes = plan->slot_bytes;
-    small.memory_mode = KVEIK_MEMORY_AUTO;
-    if (replay_space_register(client, &small, small.quota_bytes, &space, NULL) != KVEIK_OK ||
-        replay_memory_create(client, &small, space, 1, &memory, NULL) != KVEIK_OK) {
-        return;
-    }
     const uint8_t key[KVEIK_KEY_BYTES] = {0};
     const uint32_t page = 0;
-    struct kveik_push_run run = {.layout = memory.layout,
+    struct kveik_push_run run = {.layout = layout,
                                  .block_count = 1,
                                  .block_tokens = plan->block_tokens,
                                  .keys = key,
@@ -163,8 +153,29 @@ void replay_forget(kveik_client *client, const struct replay_plan *plan)
     push.runs = &run;
     push.run_count = 1;
     struct kveik_completion completion = KVEIK_COMPLETION_INIT;
-    if (kveik_push(client, &push, &completion) == KVEIK_OK) {
-        kveik_completion_finish(&completion);
+    int status = kveik_push(client, &push, &completion);
+    bool more = status == KVEIK_OK && completion.status_count == 1 &&
+                completion.statuses[0] == KVEIK_E_QUOTA;
+    kveik_completion_finish(&completion);
+    return more;
+}
+
+/* A space of one block's quota, and pushes into it until one succeeds: all else is evicted then,
+ * a few blocks at each attempt, since the daemon never does much in one step. */
+void replay_forget(kveik_client *client, const struct replay_plan *plan)
+{
+    enum { ATTEMPTS_MAX = 1000000 };
+    uint32_t space = 0;
+    struct replay_memory memory = {0};
+    struct replay_plan small = *plan;
+    small.memory_mode = KVEIK_MEMORY_AUTO;
+    if (replay_space_register(client, &small, plan->slot_bytes, &space, NULL) != KVEIK_OK ||
+        replay_memory_create(client, &small, space, 1, &memory, NULL) != KVEIK_OK) {
+        return;
+    }
+    uint32_t attempts = 0;
+    while (attempts < ATTEMPTS_MAX && forget_some(client, &small, memory.layout)) {
+        attempts++;
     }
     replay_memory_destroy(client, &memory);
 }

@@ -110,6 +110,12 @@ static const struct option_spec specs[] = {
      .min = 1,
      .max = 600000,
      .help = "give a lookup, pull or push up after this"},
+    {.name = "plain-lru",
+     .kind = OPTION_BOOL,
+     .preset = "no",
+     .offset = FIELD(plain_lru),
+     .help = "move blocks one at a time, in the prompt's order and without leases: the daemon's "
+             "eviction is plain LRU then, to be compared with other people's figures; slow"},
     {.name = "memory",
      .kind = OPTION_CHOICE,
      .preset = "shared",
@@ -135,15 +141,16 @@ const struct options_table replay_options = {
         "hash_ids of 16 tokens.\v"
         "Token ids are made from the trace's ids, so prompts share prefixes exactly as they did "
         "when it was taken. The replay has a space of its own in the daemon: it meets no other "
-        "block, its cache size is chosen here, and what it pushed is forgotten at its end. With "
-        "one engine and one request in flight, the hits are those of plain LRU, to the "
-        "block.\n\n"
+        "block, its cache size is chosen here, and what it pushed is forgotten at its end. The "
+        "daemon evicts what was used longest ago, of blocks used together the last of the prompt "
+        "first.\n\n"
         "The hit ratio is the share of block references found in an unbroken run from the "
         "beginning of the prompt; a last block that the prompt does not fill counts as one. "
         "Latencies are from submit to completion; making keys and, with --verify, making and "
         "comparing bytes are not in them. Rates are bytes over the summed latencies.\n\n"
         "With --json: requests, references, unique, hits, hit_ratio (0 to 1), block_tokens, "
-        "block_bytes, cache_blocks (0: no quota), engines, in_flight, memory (how engines share "
+        "block_bytes, cache_blocks (0: no quota), chunk_blocks (of one push or pull), engines, "
+        "in_flight, memory (how engines share "
         "theirs), pushed_bytes, pulled_bytes, stored_blocks, held_blocks (somebody was faster), "
         "refused_blocks, missed_blocks (gone under a lease: never right), wrong_blocks, "
         "wrong_bytes (null without --verify), errors (by status name), wall_s, requests_a_second, "
