@@ -117,7 +117,9 @@ static int instance_set(struct kveik_client *client, const char *name)
     char own[MSG_INSTANCE_MAX + 1];
     if (name == NULL) {
         uint32_t chance = 0;
-        (void)getrandom(&chance, sizeof chance, 0);
+        if (getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance) {
+            chance = (uint32_t)clock_ns(); /* a name only: another client's would join its leases */
+        }
         (void)snprintf(own, sizeof own, "pid-%d-%08x", (int)client->pid, chance);
         name = own;
     }
