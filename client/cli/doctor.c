@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/size.h"
 #include "client/cli/table.h"
 
 struct settings {
@@ -79,6 +80,18 @@ bool doctor_read_line(const char *path, char *out, size_t out_bytes)
         out[strcspn(out, "\n")] = '\0';
     }
     return read;
+}
+
+bool doctor_number(const char *line, const char *name, uint64_t *number_out)
+{
+    size_t length = strlen(name);
+    if (strncmp(line, name, length) != 0) {
+        return false;
+    }
+    const char *begin = line + length + strspn(line + length, " \t");
+    char digits[32];
+    (void)snprintf(digits, sizeof digits, "%.*s", (int)strspn(begin, "0123456789"), begin);
+    return number_parse(digits, number_out, NULL) == ST_OK;
 }
 
 static const char *field(const json_t *entry, const char *name)

@@ -44,6 +44,9 @@ void doctor_say(struct doctor *doctor, enum doctor_result result, const char *ch
 /* The first line of a file, without its end; false when it cannot be read. */
 bool doctor_read_line(const char *path, char *out, size_t out_bytes);
 
+/* The number behind `name` and blanks at the beginning of a line; false when there is none. */
+bool doctor_number(const char *line, const char *name, uint64_t *number_out);
+
 void doctor_check_system(struct doctor *doctor);
 void doctor_check_memory(struct doctor *doctor);
 void doctor_check_daemon(struct doctor *doctor);

@@ -1,6 +1,5 @@
 /* The socket, the daemon behind it, and bytes sent there and back. */
 #include <errno.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -28,13 +27,16 @@ enum {
 static void say_missing(struct doctor *doctor, const char *path, int errnum)
 {
     char folder[PATH_BYTES];
-    (void)snprintf(folder, sizeof folder, "%s", path);
+    const char *slash = strrchr(path, '/');
+    (void)snprintf(folder, sizeof folder, "%.*s/.", slash != NULL ? (int)(slash - path) : 1,
+                   slash != NULL ? path : ".");
     struct stat stat_of;
-    bool there = stat(dirname(folder), &stat_of) == 0;
+    bool there = stat(folder, &stat_of) == 0;
     doctor_say(doctor, DOCTOR_SKIPPED, "socket",
                "start the daemon with `kveikd', or name its socket with --socket PATH or "
                "KVEIK_SOCKET",
-               "%s: %s%s", path, strerror(errnum), there ? "" : " (nor is its folder there)");
+               "%s: %s%s", path, strerrordesc_np(errnum),
+               there ? "" : " (nor is its folder there)");
 }
 
 static bool check_socket(struct doctor *doctor, const char *path)
@@ -52,8 +54,9 @@ static bool check_socket(struct doctor *doctor, const char *path)
     if (access(path, R_OK | W_OK) != 0) {
         doctor_say(doctor, DOCTOR_PROBLEM, "socket",
                    "run as its owner, or start kveikd with --socket-mode 660 and join its group",
-                   "%s: %s (mode %o, owner %u, group %u; this user is %u)", path, strerror(errno),
-                   stat_of.st_mode & 0777u, stat_of.st_uid, stat_of.st_gid, geteuid());
+                   "%s: %s (mode %o, owner %u, group %u; this user is %u)", path,
+                   strerrordesc_np(errno), stat_of.st_mode & 0777u, stat_of.st_uid, stat_of.st_gid,
+                   geteuid());
         return false;
     }
     bool open_to_all = (stat_of.st_mode & S_IWOTH) != 0;
@@ -184,15 +187,12 @@ static void check_daemon_files(struct doctor *doctor, const json_t *status)
 {
     char path[PATH_BYTES];
     char line[LINE_BYTES];
-    unsigned long long soft = 0;
+    uint64_t soft = 0;
     (void)snprintf(path, sizeof path, "/proc/%llu/limits",
                    (unsigned long long)number(status, NULL, "pid"));
     FILE *file = fopen(path, "re");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel's own number */
-        if (sscanf(line, "Max open files %llu", &soft) == 1) {
-            break;
-        }
+    while (file != NULL && fgets(line, sizeof line, file) != NULL &&
+           !doctor_number(line, "Max open files", &soft)) {
     }
     if (file == NULL) {
         doctor_say(doctor, DOCTOR_SKIPPED, "daemon's files", NULL,
@@ -203,7 +203,7 @@ static void check_daemon_files(struct doctor *doctor, const json_t *status)
     bool few = soft > 0 && soft < FILES_WANTED;
     doctor_say(doctor, few ? DOCTOR_NOTE : DOCTOR_OK, "daemon's files",
                few ? "LimitNOFILE=65536 in its unit, for more than a few hundred engines" : NULL,
-               "at most %llu file descriptors", soft);
+               "at most %llu file descriptors", (unsigned long long)soft);
 }
 
 static void check_status(struct doctor *doctor, kveik_client *client)

@@ -55,39 +55,55 @@ static void check_thp(struct doctor *doctor)
     }
 }
 
+/* Reads "7f00-7f20 rw-p ..."; false for other lines. */
+static bool range_of(const char *line, uint64_t *begin_out, uint64_t *end_out)
+{
+    uint64_t ends[2] = {0, 0};
+    for (uint32_t i = 0; i < 2; i++) {
+        size_t digits = strspn(line, "0123456789abcdef");
+        if (digits == 0 || digits > 16 || line[digits] != (i == 0 ? '-' : ' ')) {
+            return false;
+        }
+        for (size_t d = 0; d < digits; d++) {
+            unsigned digit = (unsigned char)line[d];
+            ends[i] = ends[i] * 16 + (digit <= '9' ? digit - '0' : digit - 'a' + 10);
+        }
+        line += digits + 1;
+    }
+    *begin_out = ends[0];
+    *end_out = ends[1];
+    return true;
+}
+
 /* Bytes of the mapping at `address` that lie in huge pages. */
 static uint64_t huge_bytes_at(const void *address)
 {
     FILE *file = fopen("/proc/self/smaps", "re");
-    if (file == NULL) {
-        return 0;
-    }
     char line[LINE_BYTES];
-    char wanted[32];
-    (void)snprintf(wanted, sizeof wanted, "%lx-", (unsigned long)address);
     bool inside = false;
     uint64_t bytes = 0;
-    while (fgets(line, sizeof line, file) != NULL) {
-        unsigned long long begin = 0;
-        unsigned long long end = 0;
-        unsigned long long kib = 0;
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel's own numbers */
-        if (sscanf(line, "%llx-%llx ", &begin, &end) == 2) {
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        uint64_t begin = 0;
+        uint64_t end = 0;
+        uint64_t kib = 0;
+        if (range_of(line, &begin, &end)) {
             inside = begin <= (uintptr_t)address && (uintptr_t)address < end;
-            /* NOLINTNEXTLINE(cert-err34-c) */
-        } else if (inside && (sscanf(line, "AnonHugePages: %llu kB", &kib) == 1 ||
-                              sscanf(line, "ShmemPmdMapped: %llu kB", &kib) == 1)) {
+        } else if (inside && (doctor_number(line, "AnonHugePages:", &kib) ||
+                              doctor_number(line, "ShmemPmdMapped:", &kib))) {
             bytes += kib * 1024;
         }
     }
-    (void)fclose(file);
+    if (file != NULL) {
+        (void)fclose(file);
+    }
     return bytes;
 }
 
 /* Touches an aligned stretch of a mapping in small pages, then asks for huge ones. 0 or errno. */
 static int collapse(char *memory, uint64_t *huge_out)
 {
-    char *aligned = (char *)(((uintptr_t)memory + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
+    size_t beyond = (uintptr_t)memory % HUGE_BYTES;
+    char *aligned = memory + (beyond == 0 ? 0 : HUGE_BYTES - beyond);
     size_t bytes = TRIED_BYTES - HUGE_BYTES;
     /* first without, so that what is found comes from the collapse */
     (void)madvise(memory, TRIED_BYTES, MADV_NOHUGEPAGE);
@@ -114,7 +130,7 @@ static void say_collapse(struct doctor *doctor, const char *check, int errnum, u
         doctor_say(doctor, DOCTOR_NOTE, check,
                    "free memory may be in pieces: echo 1 > /proc/sys/vm/compact_memory",
                    "MADV_COLLAPSE gives %s of %s: %s", got, asked,
-                   errnum != 0 ? strerror(errnum) : "no error");
+                   errnum != 0 ? strerrordesc_np(errnum) : "no error");
     }
 }
 
@@ -137,7 +153,8 @@ static void check_memfd(struct doctor *doctor)
         "allow memfd_create with sealing (sysctl vm.memfd_noexec, container profile)";
     int fd = memfd_create("kveik-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0 || ftruncate(fd, TRIED_BYTES) != 0) {
-        doctor_say(doctor, DOCTOR_PROBLEM, "sealed memory", advice, "memfd: %s", strerror(errno));
+        doctor_say(doctor, DOCTOR_PROBLEM, "sealed memory", advice, "memfd: %s",
+                   strerrordesc_np(errno));
         if (fd >= 0) {
             (void)close(fd);
         }
@@ -165,11 +182,10 @@ static void check_available(struct doctor *doctor)
 {
     FILE *file = fopen("/proc/meminfo", "re");
     char line[LINE_BYTES];
-    unsigned long long kib = 0;
+    uint64_t kib = 0;
     bool found = false;
     while (file != NULL && !found && fgets(line, sizeof line, file) != NULL) {
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel's own number */
-        found = sscanf(line, "MemAvailable: %llu kB", &kib) == 1;
+        found = doctor_number(line, "MemAvailable:", &kib);
     }
     if (file != NULL) {
         (void)fclose(file);

@@ -127,7 +127,7 @@ static void check_pidfd(struct doctor *doctor)
         doctor_say(doctor, DOCTOR_WARNING, "pidfd",
                    "use Linux 5.3 or later, and a container profile that allows pidfd_open",
                    "pidfd_open: %s: dead engines are noticed by their socket alone",
-                   strerror(errno));
+                   strerrordesc_np(errno));
         return;
     }
     struct pollfd poll_fd = {.fd = (int)fd, .events = POLLIN};
@@ -184,7 +184,7 @@ static void check_cross(struct doctor *doctor)
                  "where memory is shared or adopted";
     }
     doctor_say(doctor, DOCTOR_WARNING, "cross-memory copy", advice,
-               "%s (yama ptrace_scope %s, process %sdumpable)", strerror(errnum), scope,
+               "%s (yama ptrace_scope %s, process %sdumpable)", strerrordesc_np(errnum), scope,
                dumpable ? "" : "not ");
 }
 

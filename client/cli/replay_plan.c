@@ -28,6 +28,8 @@ static uint64_t round_up(uint64_t value, uint64_t to)
 static int plan_geometry(const struct replay_settings *settings, struct replay_plan *plan,
                          struct error *error)
 {
+    KVEIK_ASSERT(settings->layers > 0 && settings->kinds > 0 && settings->heads > 0);
+    KVEIK_ASSERT(plan->block_tokens > 0);
     char said[SIZE_TEXT_BYTES];
     size_format(settings->block_bytes, said);
     uint64_t planes = (uint64_t)settings->layers * settings->kinds;
@@ -64,6 +66,7 @@ static int plan_quota(const struct replay_settings *settings, struct replay_plan
         return error_set(error, ST_INVALID,
                          "--cache-blocks and --cache-bytes say the same thing: give one of them");
     }
+    KVEIK_ASSERT(plan->slot_bytes > 0);
     plan->quota_bytes = settings->cache_bytes;
     if (settings->cache_blocks > 0) {
         if (settings->cache_blocks > UINT64_MAX / plan->slot_bytes) {
@@ -82,6 +85,7 @@ static int plan_quota(const struct replay_settings *settings, struct replay_plan
  * its own end out. So all chunks in flight together fit. */
 static void plan_chunks(struct replay_plan *plan)
 {
+    KVEIK_ASSERT(plan->slot_bytes > 0 && plan->engine_count > 0 && plan->in_flight > 0);
     uint64_t chunk = plan->plain_lru ? 1 : CHUNK_BYTES / plan->block_bytes;
     if (plan->quota_bytes > 0) {
         uint64_t share =

@@ -227,7 +227,7 @@ static int after_push(struct replay_engine *engine, struct replay_request *slot,
     slot->push_us += completion->latency_us;
     numbers->pushed_bytes += completion->bytes;
     for (uint32_t i = 0; i < completion->status_count; i++) {
-        int status = completion->statuses[i];
+        int8_t status = completion->statuses[i];
         if (status == KVEIK_OK) {
             numbers->stored_blocks++;
         } else if (status == KVEIK_HELD) {

@@ -256,9 +256,11 @@ static uint64_t mix(uint64_t seed, uint64_t value)
 uint64_t trace_block_name(const struct trace *trace, const struct trace_request *request,
                           uint32_t block_tokens, uint32_t index)
 {
+    KVEIK_ASSERT(block_tokens > 0 && trace->id_tokens > 0);
     const uint64_t *ids = trace->ids + request->first_id;
     if (block_tokens <= trace->id_tokens) {
         uint32_t share = trace->id_tokens / block_tokens;
+        KVEIK_ASSERT(share > 0);
         return mix(mix(1, ids[index / share]), index % share);
     }
     uint32_t joined = block_tokens / trace->id_tokens;
