@@ -126,17 +126,23 @@ static int admit(struct core *core, struct request *request, uint32_t shape_numb
         return status;
     }
     uint32_t block = find_or_create_block(core, shape->space, pushed);
-    if (block == NONE || list_add(core, &request->parts, NONE) != ST_OK) {
+    uint32_t part = NONE;
+    if (block != NONE && list_add(core, &request->parts, NONE) == ST_OK) {
+        uint32_t origin = instance_at(core, session_at(core, request->session)->instance)->origin;
+        part = part_create(core, block, shape_number, slot, origin);
+        struct chunk *chunk = slots_at(&core->chunks, request->parts.last);
+        chunk->items[chunk->count - 1] = part;
+        if (part == NONE) {
+            (void)list_remove(core, &request->parts, NONE);
+        }
+    }
+    if (part == NONE) {
         if (block != NONE && block_at(core, block)->parts == NONE) {
             block_drop(core, block);
         }
         (void)slabs_slot_give(&core->slabs, shape->class, slot);
         return ST_NO_SPACE;
     }
-    uint32_t origin = instance_at(core, session_at(core, request->session)->instance)->origin;
-    uint32_t part = part_create(core, block, shape_number, slot, origin);
-    struct chunk *chunk = slots_at(&core->chunks, request->parts.last);
-    chunk->items[chunk->count - 1] = part;
     *part_out = part;
     return ST_OK;
 }

@@ -329,7 +329,7 @@ uint32_t block_create(struct core *core, uint32_t space, const uint8_t *keys, ui
                       uint32_t grains, uint32_t tail_tokens);
 void block_drop(struct core *core, uint32_t block);
 
-/* Takes a slot (which must exist) and enters a FILLING part with one reference. */
+/* A FILLING part in `slot`, with one reference; NONE when a limit is reached. */
 uint32_t part_create(struct core *core, uint32_t block, uint32_t shape, uint32_t slot,
                      uint32_t origin);
 
