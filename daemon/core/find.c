@@ -21,7 +21,7 @@ static bool next_block(const struct core *core, struct cursor *cursor, const str
             uint32_t at = cursor->entry++;
             uint32_t number = cursor->bucket->entries[at].key;
             if (cursor->bucket->entries[at].hash == asked->hash &&
-                memcmp(keys_at(&core->keys, number), asked->key, CORE_KEY_BYTES) == 0 &&
+                keys_equal(keys_at(&core->keys, number), asked->key) &&
                 block_at(core, keys_owner(&core->keys, number))->space == asked->space) {
                 *key_number_out = number;
                 return true;
@@ -38,7 +38,7 @@ void find_prefetch_bucket(const struct core *core, uint32_t hash)
     __builtin_prefetch(table_bucket(&core->table, hash));
 }
 
-void find_prefetch_key(const struct core *core, uint32_t hash)
+uint32_t find_prefetch_key(const struct core *core, uint32_t hash)
 {
     const struct bucket *bucket = table_bucket(&core->table, hash);
     for (uint32_t i = 0; i < bucket->count; i++) {
@@ -46,8 +46,25 @@ void find_prefetch_key(const struct core *core, uint32_t hash)
             uint32_t number = bucket->entries[i].key;
             __builtin_prefetch(keys_at(&core->keys, number));
             __builtin_prefetch((const uint32_t *)core->keys.owners.base + number);
-            return;
+            return number;
         }
+    }
+    return NONE;
+}
+
+uint32_t find_prefetch_block(const struct core *core, uint32_t key_number)
+{
+    uint32_t block = key_number == NONE ? NONE : keys_owner(&core->keys, key_number);
+    if (block != NONE) {
+        __builtin_prefetch(block_at(core, block));
+    }
+    return block;
+}
+
+void find_prefetch_part(const struct core *core, uint32_t block)
+{
+    if (block != NONE) {
+        __builtin_prefetch(part_at(core, block_at(core, block)->parts));
     }
 }
 

@@ -10,7 +10,8 @@
 
 #include "daemon/core/state.h"
 
-enum { PREFETCH_BUCKETS = 12, PREFETCH_KEYS = 6 };
+/* How many keys ahead each cache miss of a probe is begun. */
+enum { AHEAD_BUCKET = 24, AHEAD_KEY = 16, AHEAD_BLOCK = 10, AHEAD_PART = 5, AHEAD_RING = 32 };
 
 /* A lookup under way. */
 struct probe {
@@ -24,6 +25,7 @@ struct probe {
     struct cover cover;
     uint32_t recent[COVER_PIECES_MAX]; /* parts of the key before */
     uint32_t recent_count;
+    uint32_t ahead[AHEAD_RING]; /* numbers of keys, then of blocks, on the way to their parts */
 };
 
 static const uint32_t *hashes(const struct core *core)
@@ -94,6 +96,27 @@ static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *w
     return true;
 }
 
+/* Goes ahead of key `i`, of `limit` keys, on the way to its part. */
+static inline void probe_ahead(struct probe *probe, uint32_t i, uint32_t limit)
+{
+    const struct core *core = probe->core;
+    uint32_t *ring = probe->ahead;
+    if (i + AHEAD_BUCKET < limit) {
+        find_prefetch_bucket(core, hashes(core)[i + AHEAD_BUCKET]);
+    }
+    if (i + AHEAD_KEY < limit) {
+        uint32_t at = i + AHEAD_KEY;
+        ring[at % AHEAD_RING] = find_prefetch_key(core, hashes(core)[at]);
+    }
+    if (i + AHEAD_BLOCK < limit) {
+        uint32_t at = (i + AHEAD_BLOCK) % AHEAD_RING;
+        ring[at] = find_prefetch_block(core, ring[at]);
+    }
+    if (i + AHEAD_PART < limit) {
+        find_prefetch_part(core, ring[(i + AHEAD_PART) % AHEAD_RING]);
+    }
+}
+
 /* Leading keys held under the `every` rule, at most `limit`; their parts are in scratch.hits, and
  * ends[i] counts them up to and with key i. */
 static uint32_t probe_every(struct probe *probe, const struct core_want *want, uint32_t limit)
@@ -101,16 +124,17 @@ static uint32_t probe_every(struct probe *probe, const struct core_want *want, u
     struct core *core = probe->core;
     uint32_t *ends = core->scratch.ends.base;
     probe->recent_count = 0;
-    for (uint32_t i = 0; i < PREFETCH_BUCKETS && i < limit; i++) {
+    for (uint32_t i = 0; i < AHEAD_BUCKET && i < limit; i++) {
         find_prefetch_bucket(core, hashes(core)[i]);
     }
+    for (uint32_t i = 0; i < AHEAD_KEY && i < limit; i++) {
+        probe->ahead[i] = find_prefetch_key(core, hashes(core)[i]);
+    }
+    for (uint32_t i = 0; i < AHEAD_BLOCK && i < limit; i++) {
+        probe->ahead[i] = find_prefetch_block(core, probe->ahead[i]);
+    }
     for (uint32_t i = 0; i < limit; i++) {
-        if (i + PREFETCH_BUCKETS < limit) {
-            find_prefetch_bucket(core, hashes(core)[i + PREFETCH_BUCKETS]);
-        }
-        if (i + PREFETCH_KEYS < limit) {
-            find_prefetch_key(core, hashes(core)[i + PREFETCH_KEYS]);
-        }
+        probe_ahead(probe, i, limit);
         if (!probe_key(probe, i, want)) {
             return i;
         }

@@ -1,5 +1,7 @@
 /* Blocks and parts: creating, dropping, references. */
 #include <string.h>
+
+#define XXH_INLINE_ALL /* a call would cost as much as the hash of 32 bytes */
 #include <xxhash.h>
 
 #include "daemon/core/state.h"

@@ -5,7 +5,10 @@
  */
 #include "daemon/core/state.h"
 
-enum { QUOTA_STEP_MAX = 8192 /* evictions of one push to get down to a lowered quota */ };
+enum {
+    QUOTA_STEP_MAX = 8192, /* evictions of one push to get down to a lowered quota */
+    AHEAD_BLOCKS = 8,      /* how far ahead the table's cache misses are begun */
+};
 
 /* One block of a run. */
 struct pushed {
@@ -234,6 +237,9 @@ void step_push(struct core *core, const struct core_event *event)
     for (uint32_t r = 0; r < event->u.push.run_count; r++) {
         const struct core_push_run *run = &event->u.push.runs[r];
         for (uint32_t i = 0; i < run->block_count; i++) {
+            if (i + AHEAD_BLOCKS < run->block_count) {
+                find_prefetch_bucket(core, block_of_run(core, run, i + AHEAD_BLOCKS).hash);
+            }
             *statuses_at(core, at++) = (int8_t)push_block(core, request, run, r, i);
         }
     }

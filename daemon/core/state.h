@@ -404,8 +404,12 @@ bool keys_valid(uint32_t key_count, uint32_t key_grains, uint32_t tail_tokens);
 /* The block of as many grains and keys as `like` whose last grain is `key`, or NONE. */
 uint32_t find_block(const struct core *core, const struct asked *asked, const struct block *like);
 
+/* The way from a hash to a part, one cache miss each, to be gone ahead of time: bucket, key (its
+ * number, or NONE), block (its number, or NONE), part. Nothing depends on what they find. */
 void find_prefetch_bucket(const struct core *core, uint32_t hash);
-void find_prefetch_key(const struct core *core, uint32_t hash);
+uint32_t find_prefetch_key(const struct core *core, uint32_t hash);
+uint32_t find_prefetch_block(const struct core *core, uint32_t key_number);
+void find_prefetch_part(const struct core *core, uint32_t block);
 
 /* Calls visit(core, part) for every part of every block that has the key. */
 void find_each(struct core *core, const struct asked *asked,
