@@ -46,14 +46,18 @@ static inline const uint8_t *keys_at(const struct keys *keys, uint32_t number)
     return (const uint8_t *)keys->bytes.base + (size_t)number * KEY_BYTES;
 }
 
+static inline uint64_t keys_word(const uint8_t *key, uint32_t word)
+{
+    uint64_t value;
+    (void)memcpy(&value, key + (size_t)8 * word, sizeof value);
+    return value;
+}
+
 /* memcmp() is a call, and this is asked for every key of a lookup. */
 static inline bool keys_equal(const uint8_t *a, const uint8_t *b)
 {
-    uint64_t x[KEY_BYTES / 8];
-    uint64_t y[KEY_BYTES / 8];
-    (void)memcpy(x, a, sizeof x);
-    (void)memcpy(y, b, sizeof y);
-    return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3])) == 0;
+    return ((keys_word(a, 0) ^ keys_word(b, 0)) | (keys_word(a, 1) ^ keys_word(b, 1)) |
+            (keys_word(a, 2) ^ keys_word(b, 2)) | (keys_word(a, 3) ^ keys_word(b, 3))) == 0;
 }
 
 static inline uint32_t keys_owner(const struct keys *keys, uint32_t number)

@@ -25,7 +25,8 @@ struct probe {
     struct cover cover;
     uint32_t recent[COVER_PIECES_MAX]; /* parts of the key before */
     uint32_t recent_count;
-    uint32_t ahead[AHEAD_RING]; /* numbers of keys, then of blocks, on the way to their parts */
+    uint32_t ahead_keys[AHEAD_RING]; /* on the way to their parts */
+    uint32_t ahead_blocks[AHEAD_RING];
 };
 
 static const uint32_t *hashes(const struct core *core)
@@ -45,11 +46,12 @@ static bool probe_hashes(struct core *core, uint32_t space, const uint8_t *keys,
     return true;
 }
 
-/* Whether key `i` is held for `want`; the parts are in probe->cover. */
-static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want)
+/* Whether key `i` is held for `want`; the parts are in probe->cover. `hint` as in struct asked. */
+static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want, uint32_t hint)
 {
     struct asked asked = {.key = probe->keys + (size_t)i * CORE_KEY_BYTES,
                           .hash = hashes(probe->core)[i],
+                          .hint = hint,
                           .space = probe->space,
                           .grains = probe->key_grains,
                           .tail_tokens =
@@ -68,10 +70,10 @@ static bool among(const uint32_t *parts, uint32_t count, uint32_t part)
 }
 
 /* The parts for key `i` and `want` at the end of scratch.hits; false: not held, or failed. */
-static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *want)
+static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *want, uint32_t hint)
 {
     struct scratch *scratch = &probe->core->scratch;
-    if (!probe_held(probe, i, want)) {
+    if (!probe_held(probe, i, want, hint)) {
         return false;
     }
     const struct cover *cover = &probe->cover;
@@ -100,20 +102,19 @@ static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *w
 static inline void probe_ahead(struct probe *probe, uint32_t i, uint32_t limit)
 {
     const struct core *core = probe->core;
-    uint32_t *ring = probe->ahead;
     if (i + AHEAD_BUCKET < limit) {
         find_prefetch_bucket(core, hashes(core)[i + AHEAD_BUCKET]);
     }
     if (i + AHEAD_KEY < limit) {
         uint32_t at = i + AHEAD_KEY;
-        ring[at % AHEAD_RING] = find_prefetch_key(core, hashes(core)[at]);
+        probe->ahead_keys[at % AHEAD_RING] = find_prefetch_key(core, hashes(core)[at]);
     }
     if (i + AHEAD_BLOCK < limit) {
         uint32_t at = (i + AHEAD_BLOCK) % AHEAD_RING;
-        ring[at] = find_prefetch_block(core, ring[at]);
+        probe->ahead_blocks[at] = find_prefetch_block(core, probe->ahead_keys[at]);
     }
     if (i + AHEAD_PART < limit) {
-        find_prefetch_part(core, ring[(i + AHEAD_PART) % AHEAD_RING]);
+        find_prefetch_part(core, probe->ahead_blocks[(i + AHEAD_PART) % AHEAD_RING]);
     }
 }
 
@@ -128,14 +129,14 @@ static uint32_t probe_every(struct probe *probe, const struct core_want *want, u
         find_prefetch_bucket(core, hashes(core)[i]);
     }
     for (uint32_t i = 0; i < AHEAD_KEY && i < limit; i++) {
-        probe->ahead[i] = find_prefetch_key(core, hashes(core)[i]);
+        probe->ahead_keys[i] = find_prefetch_key(core, hashes(core)[i]);
     }
     for (uint32_t i = 0; i < AHEAD_BLOCK && i < limit; i++) {
-        probe->ahead[i] = find_prefetch_block(core, probe->ahead[i]);
+        probe->ahead_blocks[i] = find_prefetch_block(core, probe->ahead_keys[i]);
     }
     for (uint32_t i = 0; i < limit; i++) {
         probe_ahead(probe, i, limit);
-        if (!probe_key(probe, i, want)) {
+        if (!probe_key(probe, i, want, probe->ahead_keys[i % AHEAD_RING] + 1)) {
             return i;
         }
         ends[i] = core->scratch.hit_count;
@@ -173,7 +174,7 @@ static uint32_t probe_tail(struct probe *probe, const struct core_want *want,
     while (n > 0) {
         uint32_t first = first_needed(probe, group, n);
         uint32_t i = *held_from < n ? *held_from : n;
-        while (i > first && probe_held(probe, i - 1, want)) {
+        while (i > first && probe_held(probe, i - 1, want, 0)) {
             i--;
         }
         *held_from = i;
@@ -371,7 +372,7 @@ static void collect_tails(struct probe *probe, const struct core_want *wants, ui
         }
         probe->recent_count = 0;
         for (uint32_t i = first_needed(probe, group, n); i < n; i++) {
-            bool found = probe_key(probe, i, &wants[w]);
+            bool found = probe_key(probe, i, &wants[w], 0);
             KVEIK_ASSERT(found || probe->failed);
             ends[i] = tell ? probe->core->scratch.hit_count : ends[i];
         }

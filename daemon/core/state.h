@@ -248,37 +248,37 @@ struct cover {
 
 static inline struct part *part_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->parts, n);
+    return (struct part *)core->parts.array.base + n;
 }
 
 static inline struct block *block_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->blocks, n);
+    return (struct block *)core->blocks.array.base + n;
 }
 
 static inline struct shape *shape_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->shapes, n);
+    return (struct shape *)core->shapes.array.base + n;
 }
 
 static inline struct space *space_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->spaces, n);
+    return (struct space *)core->spaces.array.base + n;
 }
 
 static inline struct instance *instance_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->instances, n);
+    return (struct instance *)core->instances.array.base + n;
 }
 
 static inline struct origin *origin_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->origins, n);
+    return (struct origin *)core->origins.array.base + n;
 }
 
 static inline struct lease *lease_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->leases, n);
+    return (struct lease *)core->leases.array.base + n;
 }
 
 static inline struct session *session_at(const struct core *core, uint32_t n)
@@ -384,6 +384,7 @@ void evict_unused_classes(struct core *core);
 struct asked {
     const uint8_t *key;
     uint32_t hash;
+    uint32_t hint; /* 1 + number of a key that may be it, looked at first; 0: none */
     uint32_t space;
     uint32_t grains;      /* so many, the last one `key` */
     uint32_t tail_tokens; /* valid tokens of the last one */
