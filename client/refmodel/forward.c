@@ -5,6 +5,7 @@
  *   before_layer()      the hook: earlier KV of this layer must have arrived
  *   project             norm, Q K V, rotary embedding, K and V into the pages
  *   after_layer_kv()    the hook: the new KV of this layer can leave
+ *   select_rows()       the hook: rows may end here
  *   complete            attention, out, residual, norm, SwiGLU, down, residual
  *
  * Between the halves all threads meet, since attention reads rows that other threads wrote.
@@ -53,6 +54,7 @@ static void call_release(struct refmodel_call *call)
     heap_free(call->hidden);
     heap_free(call->qkv);
     heap_free(call->turns);
+    heap_free(call->keep);
     *call = (struct refmodel_call){0};
 }
 
@@ -71,11 +73,12 @@ static int call_reserve(struct refmodel *model, uint32_t rows, struct error *err
     size_t hidden_bytes = rows * model->hidden_stride * sizeof(float);
     size_t turns_bytes = rows * turns_stride(model) * model->rope_tables * sizeof(float);
     call->positions = heap_alloc(rows * sizeof(*call->positions));
+    call->keep = heap_alloc(rows);
     call->hidden = heap_alloc_aligned(64, hidden_bytes);
     call->qkv = heap_alloc_aligned(64, rows * model->qkv_stride * sizeof(float));
     call->turns = heap_alloc_aligned(64, turns_bytes);
-    if (call->positions == NULL || call->hidden == NULL || call->qkv == NULL ||
-        call->turns == NULL) {
+    if (call->positions == NULL || call->keep == NULL || call->hidden == NULL ||
+        call->qkv == NULL || call->turns == NULL) {
         call_release(call);
         return error_set(error, ST_NO_MEMORY, "no memory for %u rows", rows);
     }
@@ -132,6 +135,7 @@ static int call_begin(struct refmodel *model, const struct refmodel_batch *batch
     }
     KVEIK_ASSERT(batch->token_count > 0 && model->call.positions != NULL);
     model->call.count = batch->token_count;
+    model->call.turns_rows = batch->token_count;
     model->call.page_table = batch->page_table;
     for (uint32_t i = 0; i < batch->token_count; i++) {
         model->call.positions[i] =
@@ -160,6 +164,12 @@ static void norm_chunk(const struct refmodel *model, const struct chunk *chunk,
         .columns = model->config.hidden,
         .eps = model->config.rms_eps,
     });
+}
+
+static float *turns_of(const struct refmodel *model, uint32_t table, uint32_t row)
+{
+    size_t at = (size_t)table * model->call.turns_rows + row;
+    return model->call.turns + at * turns_stride(model);
 }
 
 struct rows {
@@ -196,9 +206,8 @@ static void embed_work(void *ctx, uint32_t item, uint32_t member)
         uint32_t table = 0;
         for (uint32_t i = 0; i < model->config.layers; i++) {
             if (model->layers[i].rope_table == table) {
-                size_t at = (size_t)table * model->call.count + row;
                 refmodel_rope_turns(&model->layers[i].rope, pairs, model->call.positions[row],
-                                    model->call.turns + at * turns_stride(model));
+                                    turns_of(model, table, row));
                 table++;
             }
         }
@@ -211,8 +220,7 @@ static void kv_chunk(const struct pass *pass, const struct chunk *chunk)
     const struct refmodel_config *c = &model->config;
     const struct refmodel_layer *layer = &model->layers[pass->layer];
     for (uint32_t row = chunk->begin; row < chunk->begin + chunk->rows; row++) {
-        size_t table = (size_t)layer->rope_table * model->call.count + row;
-        const float *turns = model->call.turns + table * turns_stride(model);
+        const float *turns = turns_of(model, layer->rope_table, row);
         float *head = model->call.qkv + (size_t)row * model->qkv_stride;
         for (uint32_t i = 0; i < c->query_heads + c->kv_heads; i++) {
             refmodel_rope_turn(c->pairing, c->rotary_dim / 2, turns, head + i * c->head_dim);
@@ -293,9 +301,53 @@ static int hook(int (*call)(void *ctx, uint32_t layer), const struct refmodel_ho
     return ST_OK;
 }
 
+/* Row `from` becomes row `to`, an earlier one. */
+static void row_move(const struct refmodel *model, uint32_t from, uint32_t to)
+{
+    const struct refmodel_call *call = &model->call;
+    call->positions[to] = call->positions[from];
+    (void)memcpy(hidden_row(model, to), hidden_row(model, from),
+                 model->hidden_stride * sizeof(float));
+    (void)memcpy(call->qkv + to * model->qkv_stride, call->qkv + from * model->qkv_stride,
+                 model->qkv_stride * sizeof(float));
+    for (uint32_t table = 0; table < model->rope_tables; table++) {
+        (void)memcpy(turns_of(model, table, to), turns_of(model, table, from),
+                     turns_stride(model) * sizeof(float));
+    }
+}
+
+static int rows_select(struct refmodel *model, const struct refmodel_hooks *hooks, uint32_t layer,
+                       struct error *error)
+{
+    struct refmodel_call *call = &model->call;
+    if (hooks->select_rows == NULL) {
+        return ST_OK;
+    }
+    (void)memset(call->keep, 1, call->count);
+    const struct refmodel_selection selection = {call->positions, call->keep, call->count};
+    int status = hooks->select_rows(hooks->ctx, layer, &selection);
+    if (status != ST_OK) {
+        return error_set(error, status, "stopped by a hook at layer %u", layer);
+    }
+    if (call->keep[call->count - 1] == 0) {
+        return error_set(error, ST_INVALID, "the last row was dropped at layer %u", layer);
+    }
+    uint32_t kept = 0;
+    for (uint32_t row = 0; row < call->count; row++) {
+        if (call->keep[row] != 0) {
+            if (kept < row) {
+                row_move(model, row, kept);
+            }
+            kept++;
+        }
+    }
+    call->count = kept;
+    return ST_OK;
+}
+
 static int layers_run(struct pass *pass, const struct refmodel_hooks *hooks, struct error *error)
 {
-    static const struct refmodel_hooks none = {NULL, NULL, NULL};
+    static const struct refmodel_hooks none = {NULL, NULL, NULL, NULL};
     hooks = hooks == NULL ? &none : hooks;
     for (pass->layer = 0; pass->layer < pass->model->config.layers; pass->layer++) {
         int status = hook(hooks->before_layer, hooks, pass->layer, error);
@@ -304,6 +356,9 @@ static int layers_run(struct pass *pass, const struct refmodel_hooks *hooks, str
         }
         pass_run(pass, project_work);
         status = hook(hooks->after_layer_kv, hooks, pass->layer, error);
+        if (status == ST_OK) {
+            status = rows_select(pass->model, hooks, pass->layer, error);
+        }
         if (status != ST_OK) {
             return status;
         }
@@ -323,6 +378,9 @@ static int run(struct refmodel *model, const struct refmodel_batch *batch, bool 
                float *logits_out, struct error *error)
 {
     KVEIK_CHECK_OBJ(model, REFMODEL_MAGIC);
+    if (all_rows && batch->hooks != NULL && batch->hooks->select_rows != NULL) {
+        return error_set(error, ST_INVALID, "all rows are wanted, and a hook selects rows");
+    }
     int status = call_begin(model, batch, error);
     if (status != ST_OK) {
         return status;
@@ -336,7 +394,7 @@ static int run(struct refmodel *model, const struct refmodel_batch *batch, bool 
     status = layers_run(&pass, batch->hooks, error);
     if (status == ST_OK && logits_out != NULL) {
         pass.chunk_rows = REFMODEL_LOGIT_ROWS;
-        pass.begin_row = all_rows ? 0 : batch->token_count - 1;
+        pass.begin_row = all_rows ? 0 : model->call.count - 1;
         pass.logits_out = logits_out;
         pass_run(&pass, logits_work);
     }

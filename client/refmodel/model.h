@@ -55,10 +55,12 @@ struct refmodel_scratch {
 struct refmodel_call {
     uint32_t capacity;
     uint32_t count;
+    uint32_t turns_rows; /* rows of a table in `turns`: the count with which the call began */
     uint32_t *positions;
     float *hidden; /* the residual stream: [row][hidden] */
     float *qkv;    /* [row][query, K, V heads] of the layer at hand */
-    float *turns;  /* [table][row][cosines, sines] */
+    uint8_t *keep;
+    float *turns; /* [table][row][cosines, sines] */
     const uint32_t *page_table;
 };
 

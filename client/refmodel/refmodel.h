@@ -171,6 +171,12 @@ void *refmodel_kv_memory(const struct refmodel *model);
 
 /* ---- running ------------------------------------------------------------------------------- */
 
+struct refmodel_selection {
+    const uint32_t *positions;
+    uint8_t *keep;
+    uint32_t count; /* of both; they are the model's */
+};
+
 /* Called by the thread that runs the model; each may be NULL. What is not ST_OK stops the prefill,
  * which returns it; KV that was written until then stays written. */
 struct refmodel_hooks {
@@ -179,6 +185,11 @@ struct refmodel_hooks {
     /* K and V of the batch's tokens are in layer's pages, which no later step of this call writes;
      * attention over them comes next. */
     int (*after_layer_kv)(void *ctx, uint32_t layer);
+    /* Follows after_layer_kv(). Row i, at positions[i], has keep[i] = 1; where that is set to 0 the
+     * row ends here: it computes no more, and the KV that the pages hold for it in later layers
+     * serves the rows that go on. So blending recomputes the rows that it chose by what they
+     * computed here. The last row stays. Not with refmodel_prefill_all(). */
+    int (*select_rows)(void *ctx, uint32_t layer, const struct refmodel_selection *selection);
     void *ctx;
 };
 

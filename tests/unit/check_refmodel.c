@@ -404,7 +404,7 @@ START_TEST(hooks_stand_around_each_layers_kv)
             struct refmodel *model = NULL;
             ck_assert_int_eq(refmodel_create(&config, &model, NULL), ST_OK);
             struct trace trace = {.model = model, .stop_layer = stop};
-            struct refmodel_hooks hooks = {before_layer, after_layer_kv, &trace};
+            struct refmodel_hooks hooks = {before_layer, after_layer_kv, NULL, &trace};
             struct refmodel_batch batch = whole_batch();
             batch.hooks = &hooks;
             float logits[VOCAB];

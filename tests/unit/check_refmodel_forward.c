@@ -273,6 +273,57 @@ START_TEST(a_selection_of_rows_can_be_recomputed)
     }
 END_TEST
 
+struct choice {
+    uint32_t layer;
+    uint32_t begin; /* rows of positions before it end after this layer */
+    uint32_t seen;  /* rows at the last layer */
+};
+
+static int select_rows(void *ctx, uint32_t layer, const struct refmodel_selection *selection)
+{
+    struct choice *choice = ctx;
+    choice->seen = selection->count;
+    for (uint32_t i = 0; i < selection->count && layer == choice->layer; i++) {
+        ck_assert_uint_eq(selection->positions[i], i);
+        selection->keep[i] = i == TOKENS - 1 || (i >= choice->begin && i % 3 == 0);
+    }
+    return ST_OK;
+}
+
+/* Rows end after `layer`, and exact KV lies in the pages for them: nothing may change. */
+START_TEST(selected_rows_go_on_alone)
+    {
+        static float expected[TOKENS * VOCAB];
+        float logits[VOCAB];
+        struct refmodel_config config = variant_config((unsigned)_i);
+        struct rig full;
+        rig_init(&full, &config, 0, 0);
+        prefill(&full, 0, TOKENS, expected);
+        for (uint32_t layer = 0; layer < LAYERS; layer++) {
+            struct rig rig;
+            config.threads = 2;
+            rig_init(&rig, &config, 3, 0xff);
+            kv_each(&full, &rig, TOKENS, true);
+            struct choice choice = {layer, 50 * layer, 0};
+            struct refmodel_hooks hooks = {NULL, NULL, select_rows, &choice};
+            struct refmodel_batch batch = {
+                .tokens = tokens,
+                .token_count = TOKENS,
+                .page_table = rig.page_table,
+                .page_table_count = PAGES,
+                .hooks = &hooks,
+            };
+            ck_assert_int_eq(refmodel_prefill_all(rig.model, &batch, NULL, NULL), ST_INVALID);
+            ck_assert_int_eq(refmodel_prefill(rig.model, &batch, logits, NULL), ST_OK);
+            assert_rows_equal(expected + (size_t)(TOKENS - 1) * VOCAB, logits, 1);
+            kv_each(&full, &rig, TOKENS, false);
+            ck_assert(layer == LAYERS - 1 ? choice.seen == TOKENS : choice.seen < TOKENS / 2);
+            rig_finish(&rig);
+        }
+        rig_finish(&full);
+    }
+END_TEST
+
 START_TEST(later_tokens_do_not_reach_back)
     {
         static float logits[2][TOKENS * VOCAB];
@@ -338,6 +389,7 @@ int main(void)
     tcase_add_loop_test(tcase, each_instruction_set_keeps_the_promise, 0, 2);
     tcase_add_loop_test(tcase, pulled_kv_serves_as_computed_kv, 0, VARIANTS);
     tcase_add_loop_test(tcase, a_selection_of_rows_can_be_recomputed, 0, VARIANTS);
+    tcase_add_loop_test(tcase, selected_rows_go_on_alone, 0, VARIANTS);
     tcase_add_loop_test(tcase, later_tokens_do_not_reach_back, 0, VARIANTS);
     tcase_add_loop_test(tcase, every_byte_of_kv_reaches_the_logits, 0, VARIANTS);
     Suite *suite = suite_create("refmodel_forward");
