@@ -23,7 +23,7 @@ void *heap_alloc(size_t bytes)
 
 void *heap_calloc(size_t count, size_t bytes)
 {
-    if (fault_fires(FAULT_HEAP)) {
+    if (fault_fires(FAULT_HEAP) || (bytes != 0 && count > SIZE_MAX / bytes)) {
         return NULL;
     }
     return counted(calloc(count == 0 ? 1 : count, bytes == 0 ? 1 : bytes));

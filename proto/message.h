@@ -27,6 +27,7 @@ enum {
     MSG_TOKEN_MAX = 256,
     MSG_TEXT_MAX = 256,
     MSG_BOOT_ID_BYTES = 16,
+    MSG_WANTS_MAX = 64,
     MSG_ORIGINS_MAX = 16,
     MSG_PROBE_BYTES_MAX = 4096,
     MSG_ARENA_BYTES_MAX = 16 * 1024 * 1024,
@@ -309,7 +310,8 @@ void *msg_arena_take(struct msg_arena *arena, size_t bytes);
 int msg_decode(const void *payload, size_t bytes, struct msg_arena *arena, struct msg *msg_out,
                struct error *error);
 
-/* Encodes into the arena. The same checks as msg_decode(). */
+/* Encodes into the arena. The same checks as msg_decode(); a text beside a status is cut and
+ * cleaned instead, so that a reason always reaches the other side. Absent texts may be NULL. */
 int msg_encode(const struct msg *msg, struct msg_arena *arena, const void **payload_out,
                uint32_t *bytes_out, struct error *error);
 

@@ -22,8 +22,8 @@ enum {
 /* X(name, number, element bytes) */
 #define SPACE_DTYPE_TABLE(X)                                                                       \
     X(F32, 1, 4)                                                                                   \
-    X(BF16, 2, 2) X(F16, 3, 2) X(F8_E4M3, 4, 1) X(F8_E5M2, 5, 1) X(I8, 6, 1) X(U8, 7, 1)           \
-        X(F64, 8, 8)
+    X(BF16, 2, 2)                                                                                  \
+    X(F16, 3, 2) X(F8_E4M3, 4, 1) X(F8_E5M2, 5, 1) X(I8, 6, 1) X(U8, 7, 1) X(F64, 8, 8)
 
 enum space_dtype {
 #define X(name, number, bytes) SPACE_##name = (number),

@@ -60,7 +60,7 @@ static int shape_register(struct server_session *session, const struct server_la
                                            .bytes = form->part_bytes}};
     if (known != NO_HANDLE) {
         event = (struct core_event){
-            .kind = EVENT_SHAPE_USE, .session = session->number, .u.handle = known};
+            .kind = EVENT_SHAPE_USE, .session = session->number, .u.handle.handle = known};
     }
     struct core_action answer = {0};
     server_step(server, &event, &answer);

@@ -31,8 +31,8 @@
 enum {
     ENGINE_MAGIC = 0x636f7079,
     CHUNK_PLANES_MAX = 512,
-    CALIBRATION_BYTES = 64 * 1024 * 1024,
-    CALIBRATION_MS = 60,
+    CALIBRATION_BYTES = 96 * 1024 * 1024,
+    CALIBRATION_MS = 150,
 };
 
 struct worker {
@@ -88,16 +88,19 @@ static void copy_mapped_work(void *arg)
     struct mapped_work *work = arg;
     const struct copy_job *job = work->chunk.job;
     enum box_order order = job->push ? BOX_ORDER_PART : BOX_ORDER_ENGINE;
+    struct box_pipe pipe;
+    box_pipe_init(&pipe, job->push, work->choice);
     for (uint32_t i = 0; i < work->chunk.count; i++) {
         struct scatter scatter;
         struct box box;
         scatter_init(&scatter, job->memory, &job->items[work->chunk.item], work->chunk.plane,
                      order);
         while (scatter_next(&scatter, &box)) {
-            box_copy(&box, job->push, work->choice);
+            box_pipe_add(&pipe, &box);
         }
         (void)chunk_step(&work->chunk);
     }
+    box_pipe_end(&pipe);
 }
 
 static int copy_mapped(const struct chunk *chunk, const struct kernel_choice *choice)

@@ -50,7 +50,7 @@ static const struct kernel kernels[] = {
 #endif
 };
 
-enum { KERNEL_COUNT = ARRAY_COUNT(kernels) };
+enum { KERNEL_COUNT = ARRAY_COUNT(kernels), ROWS_CLASS = 2 };
 
 /* The largest run of each class but the last, and the run that stands for the class when the
  * kernels are measured. */
@@ -101,57 +101,98 @@ void kernel_choice_plain(struct kernel_choice *choice)
 struct scratch {
     char *base;
     size_t half_bytes;
-    uint64_t end_ns;
 };
 
-/* Nanoseconds for one piece of the scratch memory in runs of one size. `round` says which piece, so
- * that no kernel finds what the one before it left in the cache. */
-static uint64_t measure(const struct scratch *scratch, const struct kernel *kernel,
-                        size_t run_bytes, uint32_t round, size_t *copied_out)
+/* One way to move a run; `next` is the run after it. */
+struct contender {
+    kernel_copy copy;
+    kernel_copy_rows rows; /* if not NULL, instead of copy */
+};
+
+static void move_run(const struct contender *contender, char *to, const char *from,
+                     const char *next, size_t bytes)
 {
-    enum { PIECE_BYTES = 4 * 1024 * 1024, JUMP = 7919 };
-    size_t run_count = scratch->half_bytes / run_bytes;
-    size_t count = PIECE_BYTES / run_bytes;
-    uint64_t begin_ns = clock_ns();
-    for (size_t i = 0; i < count; i++) {
-        size_t at = (round * count + i) * JUMP % run_count * run_bytes;
-        kernel->copy(scratch->base + scratch->half_bytes + at, scratch->base + at, run_bytes);
+    if (contender->rows == NULL) {
+        contender->copy(to, from, bytes);
+        return;
     }
-    kernel_fence();
-    *copied_out = count * run_bytes;
-    uint64_t took_ns = clock_ns() - begin_ns;
-    return took_ns == 0 ? 1 : took_ns;
+    struct kernel_rows rows = {.to = to,
+                               .from = from,
+                               .run_bytes = bytes,
+                               .inner_count = 1,
+                               .outer_count = 1,
+                               .ahead = {.from = next, .run_bytes = bytes, .count = 1}};
+    contender->rows(&rows);
 }
 
-/* The kernels take turns, and each is judged by its best turn: other work on the machine only ever
- * makes a turn slower. */
-static void calibrate_class(struct kernel_choice *choice, uint32_t size_class,
-                            const struct scratch *scratch)
+/* GB/s of a pass over the scratch memory. Only the second half of the pass is timed: in the first,
+ * what the pass before left behind (lines in the cache, some of them still to be written) gives way
+ * to what this one leaves, so that nobody pays for, or gains from, somebody else. */
+static double measure(const struct scratch *scratch, const struct contender *contender,
+                      size_t run_bytes)
 {
-    enum { ROUNDS_MAX = 16 };
-    size_t run_bytes = class_bytes_typical[size_class];
-    double gbps[KERNEL_COUNT] = {0};
-    uint32_t turn = 0;
-    for (uint32_t round = 0; round < ROUNDS_MAX; round++) {
-        for (uint32_t i = 0; i < KERNEL_COUNT; i++, turn++) {
+    enum { JUMP = 7919 }; /* prime: visits every run once */
+    size_t count = scratch->half_bytes / run_bytes;
+    const char *from = scratch->base;
+    char *to = scratch->base + scratch->half_bytes;
+    uint64_t begin_ns = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i == count / 2) {
+            begin_ns = clock_ns();
+        }
+        size_t at = i * JUMP % count * run_bytes;
+        size_t next = (i + 1) * JUMP % count * run_bytes;
+        move_run(contender, to + at, from + at, from + next, run_bytes);
+    }
+    kernel_fence();
+    uint64_t took_ns = clock_ns() - begin_ns;
+    return (double)((count - count / 2) * run_bytes) / (double)(took_ns == 0 ? 1 : took_ns);
+}
+
+/* Measures everything once more and keeps each one's best: other work on the machine only ever
+ * makes a pass slower. */
+static void measure_all(const struct scratch *scratch, double gbps[KERNEL_CLASSES][KERNEL_COUNT],
+                        double rows_gbps[KERNEL_COUNT])
+{
+    for (uint32_t size_class = 0; size_class < KERNEL_CLASSES; size_class++) {
+        size_t run_bytes = class_bytes_typical[size_class];
+        for (uint32_t i = 0; i < KERNEL_COUNT; i++) {
+            struct contender contender = {.copy = kernels[i].copy};
             if (!kernels[i].supported()) {
                 continue;
             }
-            size_t copied = 0;
-            uint64_t took_ns = measure(scratch, &kernels[i], run_bytes, turn, &copied);
-            double got = (double)copied / (double)took_ns;
-            gbps[i] = got > gbps[i] ? got : gbps[i];
-        }
-        if (clock_ns() >= scratch->end_ns) {
-            break;
+            double got = measure(scratch, &contender, run_bytes);
+            gbps[size_class][i] = got > gbps[size_class][i] ? got : gbps[size_class][i];
+            contender.rows = kernels[i].rows;
+            if (size_class == ROWS_CLASS && contender.rows != NULL) {
+                got = measure(scratch, &contender, run_bytes);
+                rows_gbps[i] = got > rows_gbps[i] ? got : rows_gbps[i];
+            }
         }
     }
+}
+
+static uint32_t best_of(const double gbps[KERNEL_COUNT])
+{
     uint32_t best = 0;
     for (uint32_t i = 1; i < KERNEL_COUNT; i++) {
         best = gbps[i] > gbps[best] ? i : best;
     }
-    choice->best[size_class] = &kernels[best];
-    choice->gbps[size_class] = gbps[best];
+    return best;
+}
+
+static void choose(struct kernel_choice *choice, double gbps[KERNEL_CLASSES][KERNEL_COUNT],
+                   const double rows_gbps[KERNEL_COUNT])
+{
+    for (uint32_t size_class = 0; size_class < KERNEL_CLASSES; size_class++) {
+        uint32_t best = best_of(gbps[size_class]);
+        choice->best[size_class] = &kernels[best];
+        choice->gbps[size_class] = gbps[size_class][best];
+    }
+    uint32_t best = best_of(rows_gbps);
+    choice->rows_gbps = rows_gbps[best];
+    /* where no processor-specific rows exist, none were measured */
+    choice->rows = rows_gbps[best] > choice->gbps[ROWS_CLASS] ? kernels[best].rows : NULL;
 }
 
 int kernel_calibrate(struct kernel_choice *choice, size_t memory_bytes, uint32_t budget_ms)
@@ -169,18 +210,15 @@ int kernel_calibrate(struct kernel_choice *choice, size_t memory_bytes, uint32_t
     }
     (void)madvise(base, memory_bytes, MADV_HUGEPAGE);
     (void)memset(base, 1, memory_bytes); /* real pages on both sides, not the shared zero page */
-    uint64_t begin_ns = clock_ns();
-    uint64_t budget_ns = (uint64_t)budget_ms * 1000000u;
-    for (uint32_t size_class = 0; size_class < KERNEL_CLASSES; size_class++) {
-        struct scratch scratch = {.base = base,
-                                  .half_bytes = memory_bytes / 2,
-                                  .end_ns =
-                                      begin_ns + budget_ns * (size_class + 1) / KERNEL_CLASSES};
-        calibrate_class(choice, size_class, &scratch);
-    }
+    struct scratch scratch = {.base = base, .half_bytes = memory_bytes / 2};
+    double gbps[KERNEL_CLASSES][KERNEL_COUNT] = {{0}};
+    double rows_gbps[KERNEL_COUNT] = {0};
+    uint64_t end_ms = clock_ms() + budget_ms;
+    do {
+        measure_all(&scratch, gbps, rows_gbps);
+    } while (clock_ms() < end_ms);
+    choose(choice, gbps, rows_gbps);
     (void)munmap(base, memory_bytes);
-    /* rows end up in planes of tens of KiB: where streaming wins there, it wins for them */
-    choice->rows = choice->best[2]->rows;
     return ST_OK;
 }
 

@@ -21,6 +21,15 @@
 
 typedef void (*kernel_copy)(void *restrict to, const void *restrict from, size_t bytes);
 
+/* What will be read next: `count` contiguous runs. Fetched into the cache while something else is
+ * copied, since the hardware's prefetchers start anew at every page and lose track of strides. */
+struct kernel_ahead {
+    const char *from; /* NULL: nothing */
+    uint64_t run_bytes;
+    uint64_t count;
+    uint64_t stride;
+};
+
 /* Runs of equal length in two dimensions, strided on both sides: what converts one order of tokens
  * and heads into another. Strides are bytes; the inner dimension is walked first. */
 struct kernel_rows {
@@ -33,6 +42,7 @@ struct kernel_rows {
     uint64_t outer_count;
     uint64_t outer_to;
     uint64_t outer_from;
+    struct kernel_ahead ahead;
 };
 
 typedef void (*kernel_copy_rows)(const struct kernel_rows *rows);
@@ -62,7 +72,8 @@ enum { KERNEL_CLASSES = 4 };
 struct kernel_choice {
     const struct kernel *best[KERNEL_CLASSES];
     double gbps[KERNEL_CLASSES]; /* what calibration measured for the best */
-    kernel_copy_rows rows;       /* streams aligned rows; NULL: plain stores are better here */
+    kernel_copy_rows rows;       /* streams aligned rows; NULL: copy() is better here */
+    double rows_gbps;            /* for rows of 32 KiB, the next one fetched ahead */
 };
 
 uint32_t kernel_class_of(size_t bytes);

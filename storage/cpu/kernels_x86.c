@@ -19,7 +19,6 @@ enum {
     LINE = 64,
     PAGE = 4096,
     PAGES_AT_ONCE = 4,
-    ROWS_AHEAD = 8, /* rows between the one being moved and the one being fetched */
 };
 
 #define TARGET_AVX512 __attribute__((target("avx512f")))
@@ -55,12 +54,36 @@ static inline size_t head_of(const char *to, size_t bytes)
     return head < bytes ? head : bytes;
 }
 
+/* Walks over what is to be fetched, at the pace of the copy. */
+struct fetch {
+    const char *at;
+    int64_t left; /* bytes of this run; may go below zero by a few lines */
+    const struct kernel_ahead *ahead;
+    uint64_t runs_begun;
+};
+
+static inline void fetch_lines(struct fetch *fetch, uint64_t lines)
+{
+    if (fetch->left <= 0) {
+        if (fetch->runs_begun == fetch->ahead->count) {
+            return;
+        }
+        fetch->at = fetch->ahead->from + fetch->runs_begun * fetch->ahead->stride;
+        fetch->left = (int64_t)fetch->ahead->run_bytes;
+        fetch->runs_begun++;
+    }
+    for (uint64_t line = 0; line < lines; line++) {
+        _mm_prefetch(fetch->at + line * LINE, _MM_HINT_T0);
+    }
+    fetch->at += lines * LINE;
+    fetch->left -= (int64_t)(lines * LINE);
+}
+
 /*
  * stream:       after the first partial line, four lines a round.
  * interleaved:  blocks of four pages, one line of each page in turn; the rest streamed.
- * rows:         strided runs of whole lines; to is aligned. While one row moves, the row that
- *               comes ROWS_AHEAD later in the inner dimension's direction is fetched: those reads
- *               jump, and the hardware's prefetchers lose track of them.
+ * rows:         strided runs of whole lines; to is aligned. For every line that is moved, one of
+ *               what comes next is fetched.
  */
 #define DEFINE_KERNELS(isa, target)                                                                \
     target void copy_##isa##_stream(void *restrict to, const void *restrict from, size_t bytes)    \
@@ -109,15 +132,33 @@ static inline size_t head_of(const char *to, size_t bytes)
         copy_##isa##_stream(t, f, bytes);                                                          \
     }                                                                                              \
                                                                                                    \
+    target static inline void row_##isa(char *t, const char *f, uint64_t lines,                    \
+                                        struct fetch *fetch)                                       \
+    {                                                                                              \
+        uint64_t l = 0;                                                                            \
+        for (; l + 4 <= lines; l += 4) {                                                           \
+            fetch_lines(fetch, 4);                                                                 \
+            line_##isa(t + l * LINE, f + l * LINE);                                                \
+            line_##isa(t + (l + 1) * LINE, f + (l + 1) * LINE);                                    \
+            line_##isa(t + (l + 2) * LINE, f + (l + 2) * LINE);                                    \
+            line_##isa(t + (l + 3) * LINE, f + (l + 3) * LINE);                                    \
+        }                                                                                          \
+        for (; l < lines; l++) {                                                                   \
+            fetch_lines(fetch, 1);                                                                 \
+            line_##isa(t + l * LINE, f + l * LINE);                                                \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
     target static inline void rows_##isa##_lines(const struct kernel_rows *rows, uint64_t lines)   \
     {                                                                                              \
+        struct kernel_ahead ahead = rows->ahead;                                                   \
+        ahead.count = ahead.from == NULL ? 0 : ahead.count;                                        \
+        struct fetch fetch = {.ahead = &ahead};                                                    \
         for (uint64_t o = 0; o < rows->outer_count; o++) {                                         \
             char *t = rows->to + o * rows->outer_to;                                               \
             const char *f = rows->from + o * rows->outer_from;                                     \
             for (uint64_t i = 0; i < rows->inner_count; i++) {                                     \
-                for (uint64_t l = 0; l < lines; l++) {                                             \
-                    line_##isa(t + l * LINE, f + l * LINE);                                        \
-                }                                                                                  \
+                row_##isa(t, f, lines, &fetch);                                                    \
                 t += rows->inner_to;                                                               \
                 f += rows->inner_from;                                                             \
             }                                                                                      \

@@ -71,4 +71,18 @@ void box_normalise(struct box *box, enum box_order order);
  * dimensions are best in the order of the side that is written. */
 void box_copy(const struct box *box, bool push, const struct kernel_choice *choice);
 
+/* Moves boxes one after the other, fetching each into the cache while the one before is moved. */
+struct box_pipe {
+    const struct kernel_choice *choice;
+    bool push;
+    bool full;
+    struct box waiting; /* if full */
+};
+
+void box_pipe_init(struct box_pipe *pipe, bool push, const struct kernel_choice *choice);
+void box_pipe_add(struct box_pipe *pipe, const struct box *box);
+
+/* Moves what still waits. */
+void box_pipe_end(struct box_pipe *pipe);
+
 #endif
