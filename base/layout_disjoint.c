@@ -118,6 +118,7 @@ static void level_enter(const struct box *a, const struct box *b, struct level *
     int64_t first = 0;
     int64_t last = 0;
     int64_t stride = a_stride > b_stride ? a_stride : b_stride;
+    KVEIK_ASSERT(stride > 0);
     if (a_stride >= b_stride) { /* an index of a moves b's rest back: count it downwards */
         first = -(a->count[level->a_dim] - 1);
         level->a_dim++;

@@ -100,6 +100,34 @@ int number_parse(const char *text, uint64_t *number_out, struct error *error)
     return ST_OK;
 }
 
+static uint32_t digit_of(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return (uint32_t)(c - '0');
+    }
+    return c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a') + 10 : UINT32_MAX;
+}
+
+const char *number_prefix(const char *text, uint32_t base, uint64_t *number_out)
+{
+    KVEIK_ASSERT(base == 10 || base == 16);
+    const char *at = text + strspn(text, " \t");
+    const char *first = at;
+    uint64_t number = 0;
+    for (; digit_of(*at) < base; at++) {
+        uint64_t digit = digit_of(*at);
+        if (number > (UINT64_MAX - digit) / base) {
+            return NULL;
+        }
+        number = number * base + digit;
+    }
+    if (at == first) {
+        return NULL;
+    }
+    *number_out = number;
+    return at;
+}
+
 static const struct unit *find_unit(const struct unit *units, size_t count, const char *name)
 {
     for (size_t i = 0; i < count; i++) {

@@ -14,6 +14,10 @@ enum { SIZE_TEXT_BYTES = 32 };
 /* Decimal digits only. ST_OK, ST_INVALID or ST_LIMIT (beyond 64 bits); so for all three. */
 int number_parse(const char *text, uint64_t *number_out, struct error *error);
 
+/* The number that `text` begins with, in base 10 or 16, for files of the kernel's; the first
+ * character behind it, or NULL when there is none or it is beyond 64 bits. */
+const char *number_prefix(const char *text, uint32_t base, uint64_t *number_out);
+
 /* Plain bytes or with a unit, in any case: k, M, G, T, P and KiB, MiB, ... count by 1024,
  * kB, MB, ... by 1000. */
 int size_parse(const char *text, uint64_t *bytes_out, struct error *error);

@@ -12,6 +12,7 @@
 
 enum {
     READ_FIRST_BYTES = 16 * 1024, /* a reader begins with this and grows to what frames need */
+    READ_KEPT_BYTES = 256 * 1024, /* a reader keeps so much when it is empty */
     RECEIVE_MIN_BYTES = 8 * 1024, /* room to offer to one recvmsg() */
 };
 
@@ -72,40 +73,43 @@ static uint32_t read_u16(const uint8_t *bytes)
     return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8;
 }
 
-/* Bytes that the frame at `begin` takes as far as its header is known; at least a header. */
-static size_t frame_bytes(const struct frame_reader *reader)
+static int set_capacity(struct frame_reader *reader, size_t capacity)
 {
-    if (reader->end - reader->begin < FRAME_HEADER_BYTES) {
-        return FRAME_HEADER_BYTES;
+    KVEIK_ASSERT(reader->begin == 0 && capacity >= reader->end);
+    uint8_t *buffer = heap_realloc(reader->buffer, capacity);
+    if (buffer == NULL) {
+        return ST_NO_MEMORY;
     }
-    size_t payload = read_u32(reader->buffer + reader->begin);
-    return FRAME_HEADER_BYTES + (payload > reader->payload_max ? 0 : payload);
+    reader->buffer = buffer;
+    reader->capacity = capacity;
+    return ST_OK;
 }
 
-/* Room behind `end` for the rest of the frame in hand, or at least for one useful read. */
+/* Makes room behind `end`. The buffer doubles as bytes really come, so that a header's claim alone
+ * costs nothing, and never holds more than the largest frame and one useful read; a large one is
+ * given back when it is empty. */
 static int make_room(struct frame_reader *reader)
 {
     size_t held = reader->end - reader->begin;
-    size_t needed = frame_bytes(reader);
-    size_t wanted = needed > held + RECEIVE_MIN_BYTES ? needed : held + RECEIVE_MIN_BYTES;
-    if (reader->begin + wanted <= reader->capacity) {
+    if (held == 0) {
+        reader->begin = 0;
+        reader->end = 0;
+        return reader->capacity > READ_KEPT_BYTES ? set_capacity(reader, READ_FIRST_BYTES) : ST_OK;
+    }
+    if (reader->capacity - reader->end >= RECEIVE_MIN_BYTES) {
         return ST_OK;
     }
-    if (held > 0 && reader->begin > 0) {
+    if (reader->begin > 0) {
         (void)memmove(reader->buffer, reader->buffer + reader->begin, held);
+        reader->begin = 0;
+        reader->end = held;
     }
-    reader->begin = 0;
-    reader->end = held;
-    if (wanted <= reader->capacity) {
+    size_t most = FRAME_HEADER_BYTES + reader->payload_max + RECEIVE_MIN_BYTES;
+    if (reader->capacity - held >= reader->capacity / 2 || reader->capacity >= most) {
         return ST_OK;
     }
-    uint8_t *grown = heap_realloc(reader->buffer, wanted);
-    if (grown == NULL) {
-        return ST_NO_MEMORY;
-    }
-    reader->buffer = grown;
-    reader->capacity = wanted;
-    return ST_OK;
+    size_t doubled = 2 * reader->capacity;
+    return set_capacity(reader, doubled < most ? doubled : most);
 }
 
 /* Keeps the descriptors of one recvmsg(); too many are closed and refused. */
@@ -140,6 +144,9 @@ int frame_receive(struct frame_reader *reader, int socket, struct error *error)
     if (make_room(reader) != ST_OK) {
         return error_set(error, ST_NO_MEMORY, "no memory for a frame");
     }
+    if (reader->end == reader->capacity) {
+        return ST_PENDING; /* whole frames wait to be taken first */
+    }
     struct iovec part = {.iov_base = reader->buffer + reader->end,
                          .iov_len = reader->capacity - reader->end};
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(FRAME_DESCRIPTORS_MAX * sizeof(int))];
@@ -160,7 +167,8 @@ int frame_receive(struct frame_reader *reader, int socket, struct error *error)
         if (errno == EAGAIN) {
             return ST_PENDING;
         }
-        return error_errno(error, ST_LOST, errno, "receive");
+        bool short_of = errno == ENOMEM || errno == ENOBUFS;
+        return error_errno(error, short_of ? ST_NO_MEMORY : ST_LOST, errno, "receive");
     }
     int status = take_descriptors(reader, &message, error);
     if (got == 0) {
@@ -191,6 +199,11 @@ static int check_header(const struct frame_reader *reader, uint32_t payload, uin
 int frame_next(struct frame_reader *reader, struct frame *frame_out, struct error *error)
 {
     size_t held = reader->end - reader->begin;
+    if (held == 0 && reader->descriptor_count > 0) {
+        /* they come with the first byte of their frame, so no frame can name these any more */
+        return error_set(error, ST_PROTOCOL, "%u descriptors that no frame named",
+                         reader->descriptor_count);
+    }
     if (held < FRAME_HEADER_BYTES) {
         return ST_PENDING;
     }
@@ -277,7 +290,9 @@ static ssize_t send_some(int socket, struct iovec *parts, size_t part_count, con
         }
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
-        bool later = errno == EAGAIN || errno == ENOBUFS;
+        /* ETOOMANYREFS: too many descriptors are on their way; they arrive sooner or later */
+        bool later =
+            errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM || errno == ETOOMANYREFS;
         *status_out = later ? ST_PENDING : ST_LOST;
     }
     return sent;
@@ -314,7 +329,9 @@ static int rest_queue(struct frame_writer *writer, const struct rest *rest)
     }
     *chunk = (struct frame_chunk){.begin = rest->sent, .end = total};
     (void)memcpy(chunk->bytes, rest->header, FRAME_HEADER_BYTES);
-    (void)memcpy(chunk->bytes + FRAME_HEADER_BYTES, rest->payload, rest->bytes);
+    if (rest->bytes > 0) {
+        (void)memcpy(chunk->bytes + FRAME_HEADER_BYTES, rest->payload, rest->bytes);
+    }
     for (uint32_t i = 0; i < rest->descriptor_count; i++) {
         int copy = fcntl(rest->descriptors[i], F_DUPFD_CLOEXEC, 0);
         if (copy < 0) {
@@ -369,7 +386,11 @@ int frame_write(struct frame_writer *writer, int socket, const void *payload, ui
         rest.descriptor_count = 0;
         status = rest_queue(writer, &rest);
         /* half a frame is out and the rest cannot be kept: the stream is broken */
-        return status == ST_PENDING ? ST_PENDING : ST_LOST;
+        if (status != ST_PENDING) {
+            (void)shutdown(socket, SHUT_RDWR);
+            return ST_LOST;
+        }
+        return ST_PENDING;
     }
     return rest_queue(writer, &rest);
 }

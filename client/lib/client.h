@@ -24,7 +24,7 @@
 #include "base/assert.h"
 #include "base/error.h"
 #include "base/queue.h"
-#include "kveik/kveik.h"
+#include <kveik/kveik.h>
 #include "proto/frame.h"
 #include "proto/message.h"
 #include "proto/space.h"

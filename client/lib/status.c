@@ -1,7 +1,7 @@
 /* The public status numbers are the base's. */
 #include "base/status.h"
 
-#include "kveik/kveik.h"
+#include <kveik/kveik.h>
 
 #define SAME(name) _Static_assert((int)KVEIK_E_##name == (int)ST_##name, "one number a status")
 SAME(INVALID);

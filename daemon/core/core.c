@@ -3,7 +3,7 @@
 #include "base/heap.h"
 #include "daemon/core/state.h"
 
-enum { STATUSES_MAX = 1 << 20, COPIES_MAX = 1 << 20, HITS_MAX = 1 << 22, CHUNKS_MAX = 1 << 26 };
+enum { HITS_MAX = 1 << 22, CHUNKS_MAX = 1 << 26, ACTIONS_MAX = 1 << 20, ORIGINS_MAX = 65536 };
 
 static int limits_check(const struct core_limits *limits, struct error *error)
 {
@@ -12,8 +12,19 @@ static int limits_check(const struct core_limits *limits, struct error *error)
         return error_set(error, ST_INVALID, "pool: must be a multiple of %llu bytes, and not 0",
                          (unsigned long long)limits->granule_bytes);
     }
-    if (limits->spaces_max > 65536 || limits->shapes_max > 65536 || limits->leases_max >= 1 << 24) {
-        return error_set(error, ST_INVALID, "limits: at most 65536 spaces and shapes, 2^24 leases");
+    if (limits->keys_max == 0 || limits->keys_max > UINT32_MAX - 512 || limits->blocks_max == 0 ||
+        limits->blocks_max > UINT32_MAX - 512 || limits->parts_max == 0) {
+        return error_set(error, ST_INVALID, "limits: keys, blocks and parts: 1 to 2^32 - 512");
+    }
+    if (limits->sessions_max == 0 || limits->requests_max == 0 || limits->instances_max == 0 ||
+        limits->tenants_max == 0) {
+        return error_set(error, ST_INVALID,
+                         "limits: sessions, requests, instances and tenants: at least 1");
+    }
+    if (limits->spaces_max == 0 || limits->spaces_max > 65536 || limits->shapes_max == 0 ||
+        limits->shapes_max > 65536 || limits->leases_max == 0 || limits->leases_max >= 1 << 24) {
+        return error_set(error, ST_INVALID,
+                         "limits: 1 to 65536 spaces and shapes, 1 to 2^24 - 1 leases");
     }
     if (limits->low_percent > limits->high_percent || limits->high_percent > 100) {
         return error_set(error, ST_INVALID, "watermarks: low must not be above high, high <= 100");
@@ -21,13 +32,20 @@ static int limits_check(const struct core_limits *limits, struct error *error)
     return ST_OK;
 }
 
+/* The actions' memory is had at creation: a step whose work is done must be able to tell it. */
+static int actions_init(struct core *core)
+{
+    uint64_t most = ACTIONS_MAX + (uint64_t)core->limits.requests_max + core->limits.shapes_max +
+                    2 * (core->limits.pool_bytes / core->limits.granule_bytes);
+    struct vm_array *actions = &core->scratch.actions;
+    int status = vm_array_init(actions, sizeof(struct core_action), most);
+    return status != ST_OK ? status : vm_array_commit(actions, most);
+}
+
 static int scratch_init(struct scratch *scratch)
 {
     int status = vm_array_init(&scratch->copies, sizeof(struct core_copy), COPIES_MAX);
     status = status != ST_OK ? status : vm_array_init(&scratch->statuses, 1, STATUSES_MAX);
-    status = status != ST_OK
-                 ? status
-                 : vm_array_init(&scratch->actions, sizeof(struct core_action), COPIES_MAX);
     status = status != ST_OK ? status : vm_array_init(&scratch->hits, sizeof(uint32_t), HITS_MAX);
     status =
         status != ST_OK ? status : vm_array_init(&scratch->ends, sizeof(uint32_t), STATUSES_MAX);
@@ -56,7 +74,7 @@ static int core_init(struct core *core, const struct core_limits *limits)
         {&core->parts, sizeof(struct part), limits->parts_max},
         {&core->chunks, sizeof(struct chunk), CHUNKS_MAX},
         {&core->instances, sizeof(struct instance), limits->instances_max},
-        {&core->origins, sizeof(struct origin), 65536},
+        {&core->origins, sizeof(struct origin), ORIGINS_MAX},
         {&core->spaces, sizeof(struct space), limits->spaces_max},
         {&core->shapes, sizeof(struct shape), limits->shapes_max},
         {&core->leases, sizeof(struct lease), limits->leases_max},
@@ -75,6 +93,8 @@ static int core_init(struct core *core, const struct core_limits *limits)
     status = status != ST_OK
                  ? status
                  : numbered_init(&core->tenants, sizeof(struct tenant), limits->tenants_max);
+    status = status != ST_OK ? status : lru_init(core);
+    status = status != ST_OK ? status : actions_init(core);
     return status != ST_OK ? status : scratch_init(&core->scratch);
 }
 
@@ -94,7 +114,7 @@ int core_create(const struct core_limits *limits, struct core **core_out, struct
         return error_set(error, status, "core: cannot reserve address space: %s",
                          status_text(status));
     }
-    tenant_at(core, CORE_NONE_TENANT)->used = true;
+    (void)tenant_use(core, CORE_NONE_TENANT);
     *core_out = core;
     return ST_OK;
 }
@@ -110,10 +130,11 @@ void core_destroy(struct core *core)
     for (size_t i = 0; i < ARRAY_COUNT(pools); i++) {
         slots_finish(pools[i]);
     }
-    struct vm_array *arrays[] = {
-        &core->sessions,       &core->requests,         &core->tenants,
-        &core->scratch.copies, &core->scratch.statuses, &core->scratch.actions,
-        &core->scratch.hits,   &core->scratch.ends,     &core->scratch.hashes};
+    struct vm_array *arrays[] = {&core->sessions,         &core->requests,
+                                 &core->tenants,          &core->scratch.copies,
+                                 &core->scratch.statuses, &core->scratch.actions,
+                                 &core->scratch.hits,     &core->scratch.ends,
+                                 &core->scratch.hashes,   &core->ages};
     for (size_t i = 0; i < ARRAY_COUNT(arrays); i++) {
         vm_array_finish(arrays[i]);
     }
@@ -127,10 +148,7 @@ void core_destroy(struct core *core)
 struct core_action *action_add(struct core *core, enum core_action_kind kind)
 {
     struct scratch *scratch = &core->scratch;
-    /* actions number a few plus at most one a dropped part; memory for one more is 4 KiB now and
-     * then, and without it the step's work could not be told to anyone */
-    int status = vm_array_commit(&scratch->actions, (uint64_t)scratch->action_count + 1);
-    KVEIK_ASSERT(status == ST_OK);
+    KVEIK_ASSERT(scratch->action_count < scratch->actions.items_max);
     struct core_action *action =
         (struct core_action *)scratch->actions.base + scratch->action_count++;
     *action = (struct core_action){.kind = kind};
@@ -170,7 +188,10 @@ int8_t *statuses_at(struct core *core, uint32_t index)
 
 void step_slab_failed(struct core *core, const struct core_event *event)
 {
-    slabs_break(&core->slabs, event->u.slab_failed.offset);
+    struct slab_place place;
+    if (slabs_break(&core->slabs, event->u.slab_failed.offset, &place)) {
+        give_slab_back(core, place.class, place.slab);
+    }
 }
 
 void core_step(struct core *core, const struct core_event *event, struct core_actions *actions_out)
@@ -195,6 +216,8 @@ void core_step(struct core *core, const struct core_event *event, struct core_ac
     };
     KVEIK_CHECK_OBJ(core, CORE_MAGIC);
     KVEIK_ASSERT((size_t)event->kind < ARRAY_COUNT(steps));
+    KVEIK_ASSERT(event->kind >= EVENT_SLAB_FAILED || event->kind == EVENT_SESSION_OPEN ||
+                 session_at(core, event->session)->open);
     struct scratch *scratch = &core->scratch;
     scratch->copy_count = 0;
     scratch->status_count = 0;

@@ -26,6 +26,8 @@ enum {
     CORE_GROUPS_MAX = 16,
     CORE_ORIGINS_MAX = 16,
     CORE_CLASSES_MAX = 64,       /* different slot sizes in use at once */
+    CORE_WANTS_MAX = 64,         /* of one lookup */
+    CORE_HANDLES_MAX = 1024,     /* spaces and shapes of one session */
     CORE_PARTS_A_GRAIN_MAX = 32, /* parts of one group that may be put together for one grain */
 };
 
@@ -141,7 +143,7 @@ struct core_event {
             uint32_t key_count;
             uint32_t key_grains;
             uint32_t tail_tokens;
-            uint32_t step_grains;
+            uint32_t step_grains;          /* hits are multiples of this; 0, 1: of a key */
             const struct core_want *wants; /* none: all of every group */
             uint32_t want_count;
             bool lease;
@@ -151,7 +153,7 @@ struct core_event {
             uint32_t space;
             const struct core_pull_run *runs;
             uint32_t run_count;
-            uint64_t lease; /* 0: none */
+            uint64_t lease; /* 0: none; one that the instance does not hold: ST_UNKNOWN_ID */
             bool release_lease;
         } pull;
         struct {

@@ -5,68 +5,50 @@
  */
 #include "daemon/core/state.h"
 
-enum { SLAB_TRIES_MAX = 64 /* victims whose slab holds parts in use, before giving up */ };
+enum {
+    SLAB_TRIES_MAX = 64,      /* victims whose slab holds parts in use, before giving up */
+    WATERMARK_STEP_MAX = 256, /* evictions of one step, beside those that the push itself needs */
+};
 
-/* The least recently used part of a space that nobody refers to. Parts in use that stand in the
- * way are used right now: they move to the new end. */
-static uint32_t space_victim(struct core *core, struct space *space)
+static void evict(struct core *core, uint32_t victim, uint64_t *counter)
 {
-    if (space->idle_parts == 0) {
-        return NONE;
-    }
-    while (part_at(core, space->lru_old)->refs > 0) {
-        part_touch(core, space->lru_old);
-    }
-    return space->lru_old;
+    part_drop(core, victim);
+    (*counter)++;
 }
 
-/* Over all spaces (tenant NONE) or those of one tenant. */
-static uint32_t oldest_victim(struct core *core, uint32_t tenant)
+/* Down to `quota`, as far as this step may go: a quota that was lowered is reached over several. */
+static int keep_quota(struct core *core, uint64_t quota, const uint64_t *used_bytes, uint64_t bytes,
+                      uint32_t (*oldest)(const struct core *core, uint32_t of), uint32_t of)
 {
-    uint32_t best = NONE;
-    uint64_t best_tick = UINT64_MAX;
-    for (uint32_t i = 0; i < core->spaces.high; i++) {
-        struct space *space = space_at(core, i);
-        if (!space->used || space->idle_parts == 0 || (tenant != NONE && space->tenant != tenant)) {
-            continue;
-        }
-        uint32_t victim = space_victim(core, space);
-        if (part_at(core, victim)->tick < best_tick) {
-            best = victim;
-            best_tick = part_at(core, victim)->tick;
-        }
+    if (quota == 0) {
+        return ST_OK;
     }
-    return best;
-}
-
-static int keep_quotas(struct core *core, uint32_t space_number, uint64_t bytes)
-{
-    struct space *space = space_at(core, space_number);
-    const struct tenant *tenant = tenant_at(core, space->tenant);
-    if ((space->quota_bytes != 0 && bytes > space->quota_bytes) ||
-        (tenant->quota_bytes != 0 && bytes > tenant->quota_bytes)) {
+    if (bytes > quota) {
         return ST_QUOTA;
     }
-    while (space->quota_bytes != 0 && space->used_bytes + bytes > space->quota_bytes) {
-        uint32_t victim = space_victim(core, space);
+    while (*used_bytes > quota - bytes) {
+        uint32_t victim = core->evictions_left == 0 ? NONE : oldest(core, of);
         if (victim == NONE) {
             return ST_QUOTA;
         }
-        part_drop(core, victim);
-        core->counters.evicted_quota++;
-    }
-    while (tenant->quota_bytes != 0 && tenant->used_bytes + bytes > tenant->quota_bytes) {
-        uint32_t victim = oldest_victim(core, space->tenant);
-        if (victim == NONE) {
-            return ST_QUOTA;
-        }
-        part_drop(core, victim);
-        core->counters.evicted_quota++;
+        core->evictions_left--;
+        evict(core, victim, &core->counters.evicted_quota);
     }
     return ST_OK;
 }
 
-static void give_slab_back(struct core *core, uint32_t class, uint32_t slab)
+static int keep_quotas(struct core *core, uint32_t space_number, uint64_t bytes)
+{
+    const struct space *space = space_at(core, space_number);
+    const struct tenant *tenant = tenant_at(core, space->tenant);
+    int status = keep_quota(core, space->quota_bytes, &space->used_bytes, bytes,
+                            lru_oldest_of_space, space_number);
+    return status != ST_OK ? status
+                           : keep_quota(core, tenant->quota_bytes, &tenant->used_bytes, bytes,
+                                        lru_oldest_of_tenant, space->tenant);
+}
+
+void give_slab_back(struct core *core, uint32_t class, uint32_t slab)
 {
     struct core_action *action = action_add(core, ACTION_DECOMMIT);
     action->bytes = core->slabs.classes[class].slab_bytes;
@@ -82,7 +64,7 @@ static bool grow_class(struct core *core, uint32_t class)
         if (!slabs_find_empty(&core->slabs, class, &place)) {
             return false;
         }
-        give_slab_back(core, place.class, place.slot);
+        give_slab_back(core, place.class, place.slab);
     }
     uint64_t offset = 0;
     if (!slabs_grow(&core->slabs, class, &offset)) {
@@ -121,46 +103,22 @@ static bool empty_slab(struct core *core, uint32_t victim)
         if (number < core->parts.high && part_at(core, number)->state != PART_ABSENT &&
             part_at(core, number)->slot == first + i &&
             shape_at(core, part_at(core, number)->shape)->class == class_number) {
-            part_drop(core, number);
-            core->counters.evicted_slab++;
+            evict(core, number, &core->counters.evicted_slab);
             in_use--;
         }
     }
     return true;
 }
 
-/* The oldest idle part of one class, when no slab of another size can be had. A rare path: it
- * walks the LRU lists. */
-static uint32_t oldest_of_class(struct core *core, uint32_t class)
-{
-    uint32_t best = NONE;
-    for (uint32_t i = 0; i < core->spaces.high; i++) {
-        const struct space *space = space_at(core, i);
-        if (!space->used || space->idle_parts == 0) {
-            continue;
-        }
-        uint32_t n = space->lru_old;
-        while (n != NONE && (part_at(core, n)->refs > 0 ||
-                             shape_at(core, part_at(core, n)->shape)->class != class)) {
-            n = part_at(core, n)->lru_next;
-        }
-        if (n != NONE && (best == NONE || part_at(core, n)->tick < part_at(core, best)->tick)) {
-            best = n;
-        }
-    }
-    return best;
-}
-
 static bool evict_for_class(struct core *core, uint32_t class)
 {
     for (uint32_t tries = 0; tries < SLAB_TRIES_MAX; tries++) {
-        uint32_t victim = oldest_victim(core, NONE);
+        uint32_t victim = lru_oldest(core);
         if (victim == NONE) {
             return false;
         }
         if (shape_at(core, part_at(core, victim)->shape)->class == class) {
-            part_drop(core, victim);
-            core->counters.evicted_space++;
+            evict(core, victim, &core->counters.evicted_space);
             return true;
         }
         if (empty_slab(core, victim)) {
@@ -172,26 +130,23 @@ static bool evict_for_class(struct core *core, uint32_t class)
             part_touch(core, victim); /* shares its slab with a part in use: as good as used */
         }
     }
-    uint32_t own = oldest_of_class(core, class);
+    uint32_t own = lru_oldest_of_class(core, class);
     if (own == NONE) {
         return false;
     }
-    part_drop(core, own);
-    core->counters.evicted_space++;
+    evict(core, own, &core->counters.evicted_space);
     return true;
 }
 
-bool records_make(struct core *core)
+bool records_make(struct core *core, uint32_t key_count)
 {
     while (core->parts.used >= core->limits.parts_max ||
-           core->blocks.used >= core->limits.blocks_max ||
-           core->keys.taken + BLOCK_KEYS_MAX > core->limits.keys_max) {
-        uint32_t victim = oldest_victim(core, NONE);
+           core->blocks.used >= core->limits.blocks_max || !keys_room(&core->keys, key_count)) {
+        uint32_t victim = lru_oldest(core);
         if (victim == NONE) {
             return false;
         }
-        part_drop(core, victim);
-        core->counters.evicted_space++;
+        evict(core, victim, &core->counters.evicted_space);
     }
     return true;
 }
@@ -218,16 +173,30 @@ int space_make(struct core *core, uint32_t shape_number, uint32_t *slot_out)
 void evict_to_watermark(struct core *core)
 {
     uint64_t budget = core->slabs.budget_bytes;
-    if (core->limits.high_percent >= 100 ||
-        core->slot_bytes <= budget / 100 * core->limits.high_percent) {
+    if (core->limits.high_percent >= 100) {
         return;
     }
-    while (core->slot_bytes > budget / 100 * core->limits.low_percent) {
-        uint32_t victim = oldest_victim(core, NONE);
+    if (core->slot_bytes > budget / 100 * core->limits.high_percent) {
+        core->draining = true;
+    }
+    uint64_t low = budget / 100 * core->limits.low_percent;
+    for (uint32_t i = 0; core->draining && i < WATERMARK_STEP_MAX; i++) {
+        uint32_t victim = core->slot_bytes <= low ? NONE : lru_oldest(core);
         if (victim == NONE) {
+            core->draining = false;
             return;
         }
-        part_drop(core, victim);
-        core->counters.evicted_watermark++;
+        evict(core, victim, &core->counters.evicted_watermark);
+    }
+}
+
+void evict_unused_classes(struct core *core)
+{
+    for (uint32_t i = 0; i < CORE_CLASSES_MAX; i++) {
+        const struct slab_class *class = &core->slabs.classes[i];
+        while (class->slot_bytes != 0 && class->shapes == 0) {
+            KVEIK_ASSERT(class->used_slots == 0 && class->empty_head != NONE);
+            give_slab_back(core, i, class->empty_head); /* the last one takes the class along */
+        }
     }
 }

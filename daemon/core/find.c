@@ -51,13 +51,54 @@ void find_prefetch_key(const struct core *core, uint32_t hash)
     }
 }
 
+static bool span_inside(uint32_t begin, uint32_t count, uint32_t outer_begin, uint32_t outer_count)
+{
+    return count > 0 && begin >= outer_begin &&
+           (uint64_t)begin + count <= (uint64_t)outer_begin + outer_count;
+}
+
 bool ranges_inside(const struct core_ranges *inner, const struct core_ranges *outer)
 {
-    return inner->layer_begin >= outer->layer_begin &&
-           inner->layer_begin + inner->layer_count <= outer->layer_begin + outer->layer_count &&
-           inner->head_begin >= outer->head_begin &&
-           inner->head_begin + inner->head_count <= outer->head_begin + outer->head_count;
+    return span_inside(inner->layer_begin, inner->layer_count, outer->layer_begin,
+                       outer->layer_count) &&
+           span_inside(inner->head_begin, inner->head_count, outer->head_begin, outer->head_count);
 }
+
+bool want_valid(const struct core *core, uint32_t space, const struct core_want *want)
+{
+    if (want->group >= space_at(core, space)->group_count) {
+        return false;
+    }
+    const struct core_group *group = &space_at(core, space)->groups[want->group];
+    struct core_ranges all = {.layer_count = group->layer_count, .head_count = group->head_count};
+    return ranges_inside(&want->ranges, &all);
+}
+
+bool keys_valid(uint32_t key_count, uint32_t key_grains, uint32_t tail_tokens)
+{
+    return key_grains >= 1 && key_grains <= BLOCK_GRAINS_MAX && tail_tokens >= 1 &&
+           tail_tokens <= GRAIN_TOKENS && key_count <= STATUSES_MAX &&
+           (uint64_t)key_count * key_grains <= UINT32_MAX / GRAIN_TOKENS;
+}
+
+static bool spans_meet(uint32_t a, uint32_t a_count, uint32_t b, uint32_t b_count)
+{
+    return (uint64_t)a + a_count > b && (uint64_t)b + b_count > a;
+}
+
+static bool ranges_meet(const struct core_ranges *a, const struct core_ranges *b)
+{
+    return spans_meet(a->layer_begin, a->layer_count, b->layer_begin, b->layer_count) &&
+           spans_meet(a->head_begin, a->head_count, b->head_begin, b->head_count);
+}
+
+/* Parts that could be put together, each with the place of the asked grain in its block. */
+struct candidates {
+    uint32_t count;
+    uint32_t parts[CORE_PARTS_A_GRAIN_MAX];
+    uint32_t grains[CORE_PARTS_A_GRAIN_MAX];
+    struct core_ranges ranges[CORE_PARTS_A_GRAIN_MAX];
+};
 
 /* Sorted cuts of the wanted span at the candidates' borders. */
 static uint32_t cuts_of(uint32_t begin, uint32_t count, uint32_t (*spans)[2], uint32_t n,
@@ -85,39 +126,45 @@ static uint32_t cuts_of(uint32_t begin, uint32_t count, uint32_t (*spans)[2], ui
     return used;
 }
 
-static void piece_add(struct cover *cover, uint32_t part, const struct core_ranges *cell)
+/* Whether `cell` continues `r` to the right (heads) or downwards (layers); then r grows. */
+static bool piece_grow(struct core_ranges *r, const struct core_ranges *cell)
 {
-    if (cover->count > 0) {
-        struct cover_piece *last = &cover->pieces[cover->count - 1];
-        struct core_ranges *r = &last->ranges;
-        if (last->part == part && r->layer_begin == cell->layer_begin &&
-            r->layer_count == cell->layer_count &&
-            r->head_begin + r->head_count == cell->head_begin) {
-            r->head_count += cell->head_count; /* the next heads of the same layers */
-            return;
-        }
-        if (last->part == part && r->head_begin == cell->head_begin &&
-            r->head_count == cell->head_count &&
-            r->layer_begin + r->layer_count == cell->layer_begin) {
-            r->layer_count += cell->layer_count;
-            return;
-        }
+    if (r->layer_begin == cell->layer_begin && r->layer_count == cell->layer_count &&
+        r->head_begin + r->head_count == cell->head_begin) {
+        r->head_count += cell->head_count;
+        return true;
     }
-    if (cover->count < COVER_PIECES_MAX) {
-        cover->pieces[cover->count] = (struct cover_piece){.part = part, .ranges = *cell};
+    if (r->head_begin == cell->head_begin && r->head_count == cell->head_count &&
+        r->layer_begin + r->layer_count == cell->layer_begin) {
+        r->layer_count += cell->layer_count;
+        return true;
     }
-    cover->count++;
+    return false;
 }
 
-bool cover_fill(const struct core *core, const struct core_ranges *wanted, const uint32_t *parts,
-                uint32_t count, struct cover *cover_out)
+static bool piece_add(struct cover *cover, uint32_t part, uint32_t grain,
+                      const struct core_ranges *cell)
+{
+    for (uint32_t i = cover->count; i-- > 0;) {
+        if (cover->pieces[i].part == part && piece_grow(&cover->pieces[i].ranges, cell)) {
+            return true;
+        }
+    }
+    if (cover->count == COVER_PIECES_MAX) {
+        return false;
+    }
+    cover->pieces[cover->count++] =
+        (struct cover_piece){.part = part, .grain = grain, .ranges = *cell};
+    return true;
+}
+
+static bool cover_fill(const struct core_ranges *wanted, const struct candidates *from,
+                       struct cover *cover_out)
 {
     uint32_t layer_spans[CORE_PARTS_A_GRAIN_MAX][2];
     uint32_t head_spans[CORE_PARTS_A_GRAIN_MAX][2];
-    const struct core_ranges *ranges[CORE_PARTS_A_GRAIN_MAX];
-    for (uint32_t i = 0; i < count; i++) {
-        const struct core_ranges *r = &shape_at(core, part_at(core, parts[i])->shape)->ranges;
-        ranges[i] = r;
+    for (uint32_t i = 0; i < from->count; i++) {
+        const struct core_ranges *r = &from->ranges[i];
         layer_spans[i][0] = r->layer_begin;
         layer_spans[i][1] = r->layer_begin + r->layer_count;
         head_spans[i][0] = r->head_begin;
@@ -126,8 +173,9 @@ bool cover_fill(const struct core *core, const struct core_ranges *wanted, const
     uint32_t layers[2 * CORE_PARTS_A_GRAIN_MAX + 2];
     uint32_t heads[2 * CORE_PARTS_A_GRAIN_MAX + 2];
     uint32_t layer_cuts =
-        cuts_of(wanted->layer_begin, wanted->layer_count, layer_spans, count, layers);
-    uint32_t head_cuts = cuts_of(wanted->head_begin, wanted->head_count, head_spans, count, heads);
+        cuts_of(wanted->layer_begin, wanted->layer_count, layer_spans, from->count, layers);
+    uint32_t head_cuts =
+        cuts_of(wanted->head_begin, wanted->head_count, head_spans, from->count, heads);
     cover_out->count = 0;
     for (uint32_t l = 0; l + 1 < layer_cuts; l++) {
         for (uint32_t h = 0; h + 1 < head_cuts; h++) {
@@ -136,21 +184,21 @@ bool cover_fill(const struct core *core, const struct core_ranges *wanted, const
                                        .head_begin = heads[h],
                                        .head_count = heads[h + 1] - heads[h]};
             uint32_t i = 0;
-            while (i < count && !ranges_inside(&cell, ranges[i])) {
+            while (i < from->count && !ranges_inside(&cell, &from->ranges[i])) {
                 i++;
             }
-            if (i == count) {
+            if (i == from->count || !piece_add(cover_out, from->parts[i], from->grains[i], &cell)) {
                 return false;
             }
-            piece_add(cover_out, parts[i], &cell);
         }
     }
-    return cover_out->count <= COVER_PIECES_MAX;
+    return true;
 }
 
-/* Parts of one block that could help; true when one of them does it alone (then it is parts[0]). */
-static bool collect(const struct core *core, const struct block *block,
-                    const struct core_want *want, bool filling, uint32_t *parts, uint32_t *count)
+/* Adds the parts of one block that could help: those that meet what is wanted and give more of it
+ * than a candidate before. NONE, or the part that does it alone. */
+static uint32_t collect(const struct core *core, const struct block *block, uint32_t grain,
+                        const struct core_want *want, bool filling, struct candidates *to)
 {
     for (uint32_t n = block->parts; n != NONE; n = part_at(core, n)->next) {
         const struct part *part = part_at(core, n);
@@ -159,14 +207,20 @@ static bool collect(const struct core *core, const struct block *block,
             continue;
         }
         if (ranges_inside(&want->ranges, &shape->ranges)) {
-            parts[0] = n;
-            return true;
+            return n;
         }
-        if (*count < CORE_PARTS_A_GRAIN_MAX) {
-            parts[(*count)++] = n;
+        bool useful =
+            to->count < CORE_PARTS_A_GRAIN_MAX && ranges_meet(&want->ranges, &shape->ranges);
+        for (uint32_t i = 0; useful && i < to->count; i++) {
+            useful = !ranges_inside(&shape->ranges, &to->ranges[i]);
+        }
+        if (useful) {
+            to->parts[to->count] = n;
+            to->grains[to->count] = grain;
+            to->ranges[to->count++] = shape->ranges;
         }
     }
-    return false;
+    return NONE;
 }
 
 /* Whether the block holds all that is asked for, as far as tokens go. */
@@ -180,42 +234,46 @@ static bool block_holds(const struct block *block, const struct asked *asked, ui
     return valid == asked->tail_tokens;
 }
 
+static uint32_t grain_of(const struct block *block, uint32_t key_number)
+{
+    return block->keys_less_one == 0 ? block->grains_less_one : key_number - block->keys;
+}
+
 bool find_cover(const struct core *core, const struct asked *asked, const struct core_want *want,
                 struct cover *cover_out)
 {
     struct cursor cursor = {.bucket = table_bucket(&core->table, asked->hash)};
-    uint32_t parts[CORE_PARTS_A_GRAIN_MAX];
-    uint32_t count = 0;
+    struct candidates candidates;
+    candidates.count = 0;
     uint32_t key_number = 0;
     while (next_block(core, &cursor, asked, &key_number)) {
         const struct block *block = block_at(core, keys_owner(&core->keys, key_number));
-        uint32_t grain =
-            block->keys_less_one == 0 ? block->grains_less_one : key_number - block->keys;
+        uint32_t grain = grain_of(block, key_number);
         if (!block_holds(block, asked, grain)) {
             continue;
         }
-        if (collect(core, block, want, asked->filling, parts, &count)) {
+        uint32_t alone = collect(core, block, grain, want, asked->filling, &candidates);
+        if (alone != NONE) {
             cover_out->count = 1;
-            cover_out->grain = grain;
-            cover_out->pieces[0] = (struct cover_piece){.part = parts[0], .ranges = want->ranges};
+            cover_out->pieces[0] =
+                (struct cover_piece){.part = alone, .grain = grain, .ranges = want->ranges};
             return true;
         }
     }
-    /* pieces of different blocks lie at different grains; piece_grain() finds each again */
-    cover_out->grain = NONE;
-    return count > 0 && cover_fill(core, &want->ranges, parts, count, cover_out);
+    return candidates.count > 0 && cover_fill(&want->ranges, &candidates, cover_out);
 }
 
-uint32_t piece_grain(const struct core *core, uint32_t part, const uint8_t *key)
+void find_each(struct core *core, const struct asked *asked,
+               void (*visit)(struct core *core, uint32_t part))
 {
-    const struct block *block = block_at(core, part_at(core, part)->block);
-    uint32_t key_count = block->keys_less_one + 1u;
-    for (uint32_t i = 0; i < key_count; i++) {
-        if (memcmp(keys_at(&core->keys, block->keys + i), key, CORE_KEY_BYTES) == 0) {
-            return key_count == 1 ? block->grains_less_one : i;
+    struct cursor cursor = {.bucket = table_bucket(&core->table, asked->hash)};
+    uint32_t key_number = 0;
+    while (next_block(core, &cursor, asked, &key_number)) {
+        const struct block *block = block_at(core, keys_owner(&core->keys, key_number));
+        for (uint32_t n = block->parts; n != NONE; n = part_at(core, n)->next) {
+            visit(core, n);
         }
     }
-    KVEIK_UNREACHABLE("a found block has the key that found it");
 }
 
 uint32_t find_block(const struct core *core, const struct asked *asked, const struct block *like)

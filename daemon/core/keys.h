@@ -1,10 +1,14 @@
 /*
  * Where grain keys lie: runs of consecutive keys, one run a block, in sizes of powers of two, with
  * the owning block beside each key. A key's number is its place in the table's entries.
+ *
+ * Runs are cut from chunks of 256 keys and joined again when both halves are free (buddies), so
+ * that blocks of other sizes can have the place of those that went.
  */
 #ifndef KVEIK_CORE_KEYS_H
 #define KVEIK_CORE_KEYS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/vm.h"
@@ -12,9 +16,13 @@
 
 enum { KEY_BYTES = 32, KEY_CLASSES = 9 /* 1, 2, 4 … 256 keys */, BLOCK_KEYS_MAX = 256 };
 
+/* Owners of this and above are no blocks: the first key of a free run of class owner - KEY_FREE. */
+#define KEY_FREE 0xffffff00u
+
 struct keys {
-    struct vm_array bytes;  /* KEY_BYTES each */
-    struct vm_array owners; /* uint32_t block each; a free run's first links the free list */
+    struct vm_array bytes;  /* KEY_BYTES each; a free run's first links the free list */
+    struct vm_array owners; /* uint32_t block each */
+    uint64_t keys_max;      /* a multiple of 256 */
     uint32_t high;
     uint32_t free_head[KEY_CLASSES];
     uint64_t used;  /* keys in use */
@@ -23,6 +31,9 @@ struct keys {
 
 int keys_init(struct keys *keys, uint64_t keys_max);
 void keys_finish(struct keys *keys);
+
+/* Whether keys_take() of so many keys will find room, if memory can be had. */
+bool keys_room(const struct keys *keys, uint32_t count);
 
 /* The number of the first of `count` keys (1 .. 256), copied in and owned by `block`; NONE when the
  * limit or the memory is reached. */

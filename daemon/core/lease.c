@@ -48,7 +48,7 @@ int lease_create(struct core *core, uint32_t instance_number, const uint32_t *pa
     instance->leases = number;
     instance->lease_bytes += bytes;
     core->leased_bytes += bytes;
-    *id_out = ((uint64_t)lease->generation << LEASE_SLOT_BITS) | number;
+    *id_out = (lease->generation << LEASE_SLOT_BITS) | number;
     return ST_OK;
 }
 
@@ -73,17 +73,22 @@ static void lease_drop(struct core *core, uint32_t number)
     slots_give(&core->leases, number);
 }
 
-int lease_release(struct core *core, uint32_t instance, uint64_t id)
+bool lease_known(const struct core *core, uint32_t instance, uint64_t id)
 {
     uint32_t number = (uint32_t)(id & ((1u << LEASE_SLOT_BITS) - 1));
     if (number >= core->leases.high) {
-        return ST_UNKNOWN_ID;
+        return false;
     }
     const struct lease *lease = lease_at(core, number);
-    if (!lease->used || lease->generation != id >> LEASE_SLOT_BITS || lease->instance != instance) {
+    return lease->used && lease->generation == id >> LEASE_SLOT_BITS && lease->instance == instance;
+}
+
+int lease_release(struct core *core, uint32_t instance, uint64_t id)
+{
+    if (!lease_known(core, instance, id)) {
         return ST_UNKNOWN_ID;
     }
-    lease_drop(core, number);
+    lease_drop(core, (uint32_t)(id & ((1u << LEASE_SLOT_BITS) - 1)));
     return ST_OK;
 }
 

@@ -20,6 +20,10 @@ struct probe {
     uint32_t key_count;
     uint32_t key_grains;
     uint32_t tail_tokens;
+    bool failed; /* out of memory */
+    struct cover cover;
+    uint32_t recent[COVER_PIECES_MAX]; /* parts of the key before */
+    uint32_t recent_count;
 };
 
 static const uint32_t *hashes(const struct core *core)
@@ -39,8 +43,8 @@ static bool probe_hashes(struct core *core, uint32_t space, const uint8_t *keys,
     return true;
 }
 
-static bool probe_cover(const struct probe *probe, uint32_t i, const struct core_want *want,
-                        struct cover *cover)
+/* Whether key `i` is held for `want`; the parts are in probe->cover. */
+static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want)
 {
     struct asked asked = {.key = probe->keys + (size_t)i * CORE_KEY_BYTES,
                           .hash = hashes(probe->core)[i],
@@ -48,28 +52,45 @@ static bool probe_cover(const struct probe *probe, uint32_t i, const struct core
                           .grains = probe->key_grains,
                           .tail_tokens =
                               i + 1 == probe->key_count ? probe->tail_tokens : GRAIN_TOKENS};
-    return find_cover(probe->core, &asked, want, cover);
+    return find_cover(probe->core, &asked, want, &probe->cover);
 }
 
-/* The parts for key `i` and `want` at the end of scratch.hits; false: not held. */
+static bool among(const uint32_t *parts, uint32_t count, uint32_t part)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (parts[i] == part) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The parts for key `i` and `want` at the end of scratch.hits; false: not held, or failed. */
 static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *want)
 {
-    struct core *core = probe->core;
-    struct cover cover;
-    if (!probe_cover(probe, i, want, &cover)) {
+    struct scratch *scratch = &probe->core->scratch;
+    if (!probe_held(probe, i, want)) {
         return false;
     }
-    struct scratch *scratch = &core->scratch;
-    if (vm_array_commit(&scratch->hits, (uint64_t)scratch->hit_count + cover.count) != ST_OK) {
+    const struct cover *cover = &probe->cover;
+    if (vm_array_commit(&scratch->hits, (uint64_t)scratch->hit_count + cover->count) != ST_OK) {
+        probe->failed = true;
         return false;
     }
     uint32_t *hits = scratch->hits.base;
-    for (uint32_t p = 0; p < cover.count; p++) {
-        /* consecutive keys of one large block lead to one part */
-        if (scratch->hit_count == 0 || hits[scratch->hit_count - 1] != cover.pieces[p].part) {
-            hits[scratch->hit_count++] = cover.pieces[p].part;
+    uint32_t first = scratch->hit_count;
+    for (uint32_t p = 0; p < cover->count; p++) {
+        /* consecutive keys of one large block lead to the same parts */
+        uint32_t part = cover->pieces[p].part;
+        if (!among(probe->recent, probe->recent_count, part) &&
+            !among(hits + first, scratch->hit_count - first, part)) {
+            hits[scratch->hit_count++] = part;
         }
     }
+    for (uint32_t p = 0; p < cover->count; p++) {
+        probe->recent[p] = cover->pieces[p].part;
+    }
+    probe->recent_count = cover->count;
     return true;
 }
 
@@ -79,6 +100,7 @@ static uint32_t probe_every(struct probe *probe, const struct core_want *want, u
 {
     struct core *core = probe->core;
     uint32_t *ends = core->scratch.ends.base;
+    probe->recent_count = 0;
     for (uint32_t i = 0; i < PREFETCH_BUCKETS && i < limit; i++) {
         find_prefetch_bucket(core, hashes(core)[i]);
     }
@@ -97,10 +119,11 @@ static uint32_t probe_every(struct probe *probe, const struct core_want *want, u
     return limit;
 }
 
-static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want)
+/* Tokens of a hit of n keys. */
+static uint32_t tokens_of(const struct probe *probe, uint32_t n)
 {
-    struct cover cover;
-    return probe_cover(probe, i, want, &cover);
+    uint32_t tokens = n * probe->key_grains * GRAIN_TOKENS;
+    return n == probe->key_count && n > 0 ? tokens - (GRAIN_TOKENS - probe->tail_tokens) : tokens;
 }
 
 /* First key that a hit of n keys needs from a group. */
@@ -110,25 +133,27 @@ static uint32_t first_needed(const struct probe *probe, const struct core_group 
         return n - 1;
     }
     if (group->rule == CORE_WINDOW) {
-        uint32_t key_tokens = probe->key_grains * GRAIN_TOKENS;
-        uint32_t keys = (group->window_tokens + key_tokens - 1) / key_tokens;
-        return n > keys ? n - keys : 0;
+        uint32_t tokens = tokens_of(probe, n);
+        return tokens > group->window_tokens
+                   ? (tokens - group->window_tokens) / (probe->key_grains * GRAIN_TOKENS)
+                   : 0;
     }
     return 0;
 }
 
-/* The largest hit of at most n keys that a window or state group allows, cut to multiples of
- * `step` keys except at n_end (the whole prompt). */
+/* The largest hit of at most n keys that a window or state group allows. Keys [*held_from, n) are
+ * known to be held from the times before, so that no key is probed twice for one want. */
 static uint32_t probe_tail(struct probe *probe, const struct core_want *want,
-                           const struct core_group *group, uint32_t n)
+                           const struct core_group *group, uint32_t n, uint32_t *held_from)
 {
     while (n > 0) {
         uint32_t first = first_needed(probe, group, n);
-        uint32_t i = n;
+        uint32_t i = *held_from < n ? *held_from : n;
         while (i > first && probe_held(probe, i - 1, want)) {
             i--;
         }
-        if (i == first) {
+        *held_from = i;
+        if (i <= first) {
             return n;
         }
         /* key i-1 is missing: no hit whose window holds it; the next candidate ends before it */
@@ -137,17 +162,25 @@ static uint32_t probe_tail(struct probe *probe, const struct core_want *want,
     return 0;
 }
 
+static uint32_t gcd(uint32_t a, uint32_t b)
+{
+    while (b != 0) {
+        uint32_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Hits are multiples of step_grains. */
 static uint32_t cut_to_step(const struct core_event *event, uint32_t n)
 {
-    uint32_t key_grains = event->u.lookup.key_grains;
     uint32_t step = event->u.lookup.step_grains;
-    if (step <= key_grains) {
-        return step <= 1 || key_grains % step == 0 ? n : 0;
+    if (step <= 1) {
+        return n;
     }
-    if (step % key_grains != 0) {
-        return 0;
-    }
-    return n / (step / key_grains) * (step / key_grains);
+    uint32_t keys = step / gcd(step, event->u.lookup.key_grains);
+    return n / keys * keys;
 }
 
 static const struct core_group *group_of(const struct core *core, uint32_t space,
@@ -156,11 +189,15 @@ static const struct core_group *group_of(const struct core *core, uint32_t space
     return &space_at(core, space)->groups[want->group];
 }
 
-/* Settles the hit length; `every` wants first, each shortening what the next must look at. A step
- * cut or a tail rule may shorten the hit again, so tail wants are asked until nothing changes. */
+/* Settles the hit length. A step cut or a tail rule may shorten the hit again, so window and state
+ * wants are asked until nothing changes. */
 static uint32_t settle(struct probe *probe, const struct core_event *event,
                        const struct core_want *wants, uint32_t want_count, uint32_t every_hit)
 {
+    uint32_t held_from[CORE_WANTS_MAX];
+    for (uint32_t w = 0; w < want_count; w++) {
+        held_from[w] = UINT32_MAX;
+    }
     uint32_t n = cut_to_step(event, every_hit);
     for (bool changed = true; changed && n > 0;) {
         changed = false;
@@ -169,7 +206,7 @@ static uint32_t settle(struct probe *probe, const struct core_event *event,
             if (group->rule == CORE_EVERY) {
                 continue;
             }
-            uint32_t held = probe_tail(probe, &wants[w], group, n);
+            uint32_t held = probe_tail(probe, &wants[w], group, n, &held_from[w]);
             held = held == n ? n : cut_to_step(event, held);
             changed = changed || held != n;
             n = held;
@@ -201,36 +238,34 @@ static const char *lookup_refusal(const struct core *core, const struct core_eve
     if (!session_has_space(core, event->session, event->u.lookup.space)) {
         return "lookup: this session registered no such space";
     }
-    const struct space *space = space_at(core, event->u.lookup.space);
+    if (event->u.lookup.want_count > CORE_WANTS_MAX) {
+        return "lookup: too many wants";
+    }
+    if (!keys_valid(event->u.lookup.key_count, event->u.lookup.key_grains,
+                    event->u.lookup.tail_tokens)) {
+        return "lookup: too many keys, or grains or tail tokens out of range";
+    }
     for (uint32_t w = 0; w < event->u.lookup.want_count; w++) {
-        const struct core_want *want = &event->u.lookup.wants[w];
-        if (want->group >= space->group_count) {
-            return "lookup: the space has no such group";
-        }
-        const struct core_group *group = &space->groups[want->group];
-        struct core_ranges all = {.layer_count = group->layer_count,
-                                  .head_count = group->head_count};
-        if (want->ranges.layer_count == 0 || want->ranges.head_count == 0 ||
-            !ranges_inside(&want->ranges, &all)) {
-            return "lookup: layers or heads outside the group";
+        if (!want_valid(core, event->u.lookup.space, &event->u.lookup.wants[w])) {
+            return "lookup: no such group, or layers or heads outside it";
         }
     }
     return NULL;
 }
 
-/* Who pushed the hit, by keys. The parts of the first `every` want tell. */
-static uint32_t count_origins(struct core *core, uint32_t hits_end, uint32_t hit_keys)
+/* Who pushed the hit, by keys: the parts of one want tell, keys that it does not need count not. */
+static uint32_t count_origins(struct core *core, uint32_t hit_keys)
 {
     struct core_origin *origins = core->scratch.origins;
     const uint32_t *hits = core->scratch.hits.base;
     const uint32_t *ends = core->scratch.ends.base;
     uint32_t count = 0;
     for (uint32_t i = 0; i < hit_keys; i++) {
-        uint32_t at = ends[i] == 0 ? 0 : ends[i] - 1;
-        if (at >= hits_end) {
-            break;
+        if (ends[i] == 0) {
+            continue;
         }
-        const struct origin *origin = origin_at(core, part_at(core, hits[at])->origin);
+        KVEIK_ASSERT(ends[i] <= core->scratch.hit_count);
+        const struct origin *origin = origin_at(core, part_at(core, hits[ends[i] - 1])->origin);
         uint32_t o = 0;
         while (o < count && (origins[o].instance_id_bytes != origin->id_bytes ||
                              memcmp(origins[o].instance_id, origin->id, origin->id_bytes) != 0)) {
@@ -248,13 +283,30 @@ static uint32_t count_origins(struct core *core, uint32_t hits_end, uint32_t hit
     return count;
 }
 
-/* The answer for a hit of n keys whose parts are scratch.hits[0 .. count). */
-static void answer(struct core *core, const struct core_event *event, uint32_t n, uint32_t count)
+static const char *lease_refusal(int status)
 {
+    switch (status) {
+    case ST_OK:
+        return NULL;
+    case ST_QUOTA:
+        return "lookup: the instance's lease quota is used up";
+    case ST_LIMIT:
+        return "lookup: too many leases";
+    default:
+        return "lookup: no memory for the lease";
+    }
+}
+
+/* The answer for a hit of n keys whose parts are in scratch.hits. */
+static void answer(const struct probe *probe, const struct core_event *event, uint32_t n)
+{
+    struct core *core = probe->core;
     uint64_t lease = 0;
     uint64_t bytes = 0;
     const uint32_t *hits = core->scratch.hits.base;
-    for (uint32_t i = 0; i < count; i++) {
+    uint32_t count = core->scratch.hit_count;
+    /* the last first: a prefix's beginning is the most recently used */
+    for (uint32_t i = count; i-- > 0;) {
         part_touch(core, hits[i]);
         bytes += shape_at(core, part_at(core, hits[i])->shape)->bytes;
     }
@@ -263,83 +315,108 @@ static void answer(struct core *core, const struct core_event *event, uint32_t n
         uint32_t instance = session_at(core, event->session)->instance;
         status = lease_create(core, instance, hits, count, &lease);
     }
-    const char *text = status == ST_OK ? NULL : "lookup: the instance's lease quota is used up";
-    struct core_action *reply = reply_add(core, event->session, event->request, status, text);
+    struct core_action *reply =
+        reply_add(core, event->session, event->request, status, lease_refusal(status));
     if (status != ST_OK) {
         return;
     }
     reply->hit_keys = n;
-    reply->hit_tokens = n * event->u.lookup.key_grains * GRAIN_TOKENS;
-    if (n == event->u.lookup.key_count && n > 0) {
-        reply->hit_tokens -= GRAIN_TOKENS - event->u.lookup.tail_tokens;
-    }
+    reply->hit_tokens = tokens_of(probe, n);
     reply->hit_bytes = bytes;
     reply->lease = lease;
     if (event->u.lookup.origins) {
-        reply->origin_count = count_origins(core, count, n);
+        reply->origin_count = count_origins(core, n);
         reply->origins = core->scratch.origins;
     }
     core->counters.lookup_hit_keys += n;
 }
 
-/* Parts of window and state wants, once the hit's length is known. */
+/* Parts of window and state wants, once the hit's length is known; with `tell`, the first of them
+ * also tells the origins. */
 static void collect_tails(struct probe *probe, const struct core_want *wants, uint32_t want_count,
-                          uint32_t n)
+                          uint32_t n, bool tell)
 {
+    uint32_t *ends = probe->core->scratch.ends.base;
+    for (uint32_t i = 0; tell && i < n; i++) {
+        ends[i] = 0;
+    }
     for (uint32_t w = 0; w < want_count && n > 0; w++) {
         const struct core_group *group = group_of(probe->core, probe->space, &wants[w]);
-        for (uint32_t i = first_needed(probe, group, n); group->rule != CORE_EVERY && i < n; i++) {
-            bool held = probe_key(probe, i, &wants[w]);
-            KVEIK_ASSERT(held);
+        if (group->rule == CORE_EVERY) {
+            continue;
+        }
+        probe->recent_count = 0;
+        for (uint32_t i = first_needed(probe, group, n); i < n; i++) {
+            bool found = probe_key(probe, i, &wants[w]);
+            KVEIK_ASSERT(found || probe->failed);
+            ends[i] = tell ? probe->core->scratch.hit_count : ends[i];
+        }
+        tell = false;
+    }
+}
+
+/* The hit's length; its parts are in scratch.hits. */
+static uint32_t probe_all(struct probe *probe, const struct core_event *event,
+                          const struct core_want *wants, uint32_t want_count)
+{
+    struct scratch *scratch = &probe->core->scratch;
+    uint32_t n = probe->key_count;
+    uint32_t every = 0;
+    for (uint32_t w = 0; w < want_count; w++) {
+        if (group_of(probe->core, probe->space, &wants[w])->rule == CORE_EVERY) {
+            scratch->hit_count = 0;
+            n = probe_every(probe, &wants[w], n);
+            every++;
         }
     }
+    n = settle(probe, event, wants, want_count, n);
+    if (every == 1) {
+        scratch->hit_count = n == 0 ? 0 : ((const uint32_t *)scratch->ends.base)[n - 1];
+    } else {
+        /* several wants, and the hits of one only: collect them all for the final length */
+        scratch->hit_count = 0;
+        for (uint32_t w = 0; w < want_count; w++) {
+            if (group_of(probe->core, probe->space, &wants[w])->rule == CORE_EVERY) {
+                uint32_t found = probe_every(probe, &wants[w], n);
+                KVEIK_ASSERT(found == n || probe->failed);
+            }
+        }
+    }
+    collect_tails(probe, wants, want_count, n, every == 0);
+    return n;
 }
 
 void step_lookup(struct core *core, const struct core_event *event)
 {
     core->counters.lookups++;
-    core->counters.lookup_keys += event->u.lookup.key_count;
     const char *refusal = lookup_refusal(core, event);
     if (refusal != NULL) {
         (void)reply_add(core, event->session, event->request, ST_INVALID, refusal);
         return;
     }
+    core->counters.lookup_keys += event->u.lookup.key_count;
     struct core_want all[CORE_GROUPS_MAX];
     const struct core_want *wants = NULL;
     uint32_t want_count = wants_of(core, event, all, &wants);
-    struct probe probe = {.core = core,
-                          .space = event->u.lookup.space,
-                          .keys = event->u.lookup.keys,
-                          .key_count = event->u.lookup.key_count,
-                          .key_grains = event->u.lookup.key_grains,
-                          .tail_tokens = event->u.lookup.tail_tokens};
+    struct probe probe;
+    probe.core = core;
+    probe.space = event->u.lookup.space;
+    probe.keys = event->u.lookup.keys;
+    probe.key_count = event->u.lookup.key_count;
+    probe.key_grains = event->u.lookup.key_grains;
+    probe.tail_tokens = event->u.lookup.tail_tokens;
+    probe.failed = false;
+    probe.recent_count = 0;
+    uint32_t n = 0;
     if (!probe_hashes(core, probe.space, probe.keys, probe.key_count) ||
         vm_array_commit(&core->scratch.ends, probe.key_count) != ST_OK) {
+        probe.failed = true;
+    } else {
+        n = probe_all(&probe, event, wants, want_count);
+    }
+    if (probe.failed) {
         (void)reply_add(core, event->session, event->request, ST_NO_MEMORY, NULL);
         return;
     }
-    uint32_t n = probe.key_count;
-    uint32_t every = 0;
-    for (uint32_t w = 0; w < want_count; w++) {
-        if (group_of(core, probe.space, &wants[w])->rule == CORE_EVERY) {
-            core->scratch.hit_count = 0;
-            n = probe_every(&probe, &wants[w], n);
-            every++;
-        }
-    }
-    n = settle(&probe, event, wants, want_count, n);
-    if (every == 1) {
-        const uint32_t *ends = core->scratch.ends.base;
-        core->scratch.hit_count = n == 0 ? 0 : ends[n - 1];
-    } else {
-        /* several wants, or the hits of one only: collect them all for the final length */
-        core->scratch.hit_count = 0;
-        for (uint32_t w = 0; w < want_count; w++) {
-            if (group_of(core, probe.space, &wants[w])->rule == CORE_EVERY) {
-                (void)probe_every(&probe, &wants[w], n);
-            }
-        }
-    }
-    collect_tails(&probe, wants, want_count, n);
-    answer(core, event, n, core->scratch.hit_count);
+    answer(&probe, event, n);
 }

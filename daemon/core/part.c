@@ -1,4 +1,4 @@
-/* Blocks and parts: creating, dropping, references, and the LRU list of each space. */
+/* Blocks and parts: creating, dropping, references. */
 #include <string.h>
 #include <xxhash.h>
 
@@ -31,7 +31,6 @@ uint32_t block_create(struct core *core, uint32_t space, const uint8_t *keys, ui
     for (uint32_t i = 0; i < key_count; i++) {
         uint32_t hash = core_hash(core, space, keys + (size_t)i * CORE_KEY_BYTES);
         if (table_insert(&core->table, hash, block->keys + i) != ST_OK) {
-            block->keys_less_one = (uint8_t)(i - 1); /* i == 0: no key is entered */
             while (i-- > 0) {
                 hash = core_hash(core, space, keys + (size_t)i * CORE_KEY_BYTES);
                 table_remove(&core->table, hash, block->keys + i);
@@ -55,62 +54,6 @@ void block_drop(struct core *core, uint32_t number)
     }
     keys_give(&core->keys, block->keys, key_count);
     slots_give(&core->blocks, number);
-}
-
-void lru_enter(struct core *core, uint32_t number)
-{
-    struct part *part = part_at(core, number);
-    struct space *space = space_at(core, block_at(core, part->block)->space);
-    KVEIK_ASSERT((part->flags & PART_IN_LRU) == 0);
-    part->tick = ++core->tick;
-    part->lru_prev = space->lru_new;
-    part->lru_next = NONE;
-    if (space->lru_new != NONE) {
-        part_at(core, space->lru_new)->lru_next = number;
-    } else {
-        space->lru_old = number;
-    }
-    space->lru_new = number;
-    part->flags |= PART_IN_LRU;
-    if (part->refs == 0) {
-        space->idle_parts++;
-    }
-}
-
-void lru_leave(struct core *core, uint32_t number)
-{
-    struct part *part = part_at(core, number);
-    struct space *space = space_at(core, block_at(core, part->block)->space);
-    KVEIK_ASSERT((part->flags & PART_IN_LRU) != 0);
-    if (part->lru_prev != NONE) {
-        part_at(core, part->lru_prev)->lru_next = part->lru_next;
-    } else {
-        space->lru_old = part->lru_next;
-    }
-    if (part->lru_next != NONE) {
-        part_at(core, part->lru_next)->lru_prev = part->lru_prev;
-    } else {
-        space->lru_new = part->lru_prev;
-    }
-    part->flags &= (uint8_t)~PART_IN_LRU;
-    if (part->refs == 0) {
-        KVEIK_ASSERT(space->idle_parts > 0);
-        space->idle_parts--;
-    }
-}
-
-void part_touch(struct core *core, uint32_t number)
-{
-    struct part *part = part_at(core, number);
-    if ((part->flags & PART_IN_LRU) == 0) {
-        return;
-    }
-    if (part->lru_next == NONE) {
-        part->tick = ++core->tick; /* the newest already */
-        return;
-    }
-    lru_leave(core, number);
-    lru_enter(core, number);
 }
 
 uint32_t part_create(struct core *core, uint32_t block, uint32_t shape_number, uint32_t slot,
@@ -139,7 +82,6 @@ uint32_t part_create(struct core *core, uint32_t block, uint32_t shape_number, u
     tenant_at(core, space->tenant)->used_bytes += bytes;
     core->slot_bytes += bytes;
     core->part_bytes += shape->bytes;
-    lru_enter(core, number);
     return number;
 }
 
@@ -153,38 +95,44 @@ void part_ready(struct core *core, uint32_t number)
 void part_ref(struct core *core, uint32_t number)
 {
     struct part *part = part_at(core, number);
-    KVEIK_ASSERT(part->refs < UINT32_MAX);
-    if (part->refs++ == 0 && (part->flags & PART_IN_LRU) != 0) {
-        struct space *space = space_at(core, block_at(core, part->block)->space);
-        KVEIK_ASSERT(space->idle_parts > 0);
-        space->idle_parts--;
+    KVEIK_ASSERT(part->state != PART_ABSENT && part->refs < UINT32_MAX);
+    if ((part->flags & PART_IN_LRU) != 0) {
+        lru_leave(core, number);
     }
+    part->refs++;
 }
 
 void part_unref(struct core *core, uint32_t number)
 {
     struct part *part = part_at(core, number);
-    KVEIK_ASSERT(part->refs > 0);
-    if (--part->refs == 0 && (part->flags & PART_IN_LRU) != 0) {
-        space_at(core, block_at(core, part->block)->space)->idle_parts++;
+    KVEIK_ASSERT(part->state != PART_ABSENT && part->refs > 0);
+    part->refs--;
+    if (part->refs == 0 && part->state == PART_READY && (part->flags & PART_PINNED) == 0) {
+        lru_enter(core, number);
     }
 }
 
 void part_pin(struct core *core, uint32_t number, bool on)
 {
     struct part *part = part_at(core, number);
+    KVEIK_ASSERT(part->state == PART_READY);
     if (((part->flags & PART_PINNED) != 0) == on) {
         return;
     }
     uint64_t bytes = part_slot_bytes(core, part);
     if (on) {
-        lru_leave(core, number);
+        if ((part->flags & PART_IN_LRU) != 0) {
+            lru_leave(core, number);
+        }
         part->flags |= PART_PINNED;
         core->pinned_bytes += bytes;
     } else {
+        KVEIK_ASSERT(core->pinned_bytes >= bytes);
         part->flags &= (uint8_t)~PART_PINNED;
         core->pinned_bytes -= bytes;
-        lru_enter(core, number);
+        if (part->refs == 0) {
+            lru_enter(core, number);
+        }
     }
 }
 
@@ -211,7 +159,9 @@ void part_drop(struct core *core, uint32_t number)
     if ((part->flags & PART_PINNED) != 0) {
         part_pin(core, number, false);
     }
-    lru_leave(core, number);
+    if ((part->flags & PART_IN_LRU) != 0) {
+        lru_leave(core, number);
+    }
     part_unlink(core, number);
     uint32_t block = part->block;
     uint32_t shape_number = part->shape;
@@ -230,12 +180,10 @@ void part_drop(struct core *core, uint32_t number)
     uint32_t slot = part->slot;
     part->state = PART_ABSENT;
     slots_give(&core->parts, number);
+    uint32_t slab = slab_of(&core->slabs.classes[class], slot);
     if (slabs_slot_give(&core->slabs, class, slot) &&
-        slab_at(&core->slabs.classes[class], slab_of(&core->slabs.classes[class], slot))->broken) {
-        uint32_t slab = slab_of(&core->slabs.classes[class], slot);
-        struct core_action *action = action_add(core, ACTION_DECOMMIT);
-        action->bytes = core->slabs.classes[class].slab_bytes;
-        slabs_shrink(&core->slabs, class, slab, &action->offset);
+        slab_at(&core->slabs.classes[class], slab)->broken) {
+        give_slab_back(core, class, slab);
     }
     if (block_at(core, block)->parts == NONE) {
         block_drop(core, block);

@@ -14,20 +14,39 @@ static bool continues(const struct core_copy *last, const struct core_copy *next
            memcmp(&last->ranges, &next->ranges, sizeof last->ranges) == 0;
 }
 
+/* A copy of one of the last `among` copies that `next` prolongs; NULL: none. A key in parts of
+ * several ranks makes several copies, so the one to prolong need not be the last. */
+static struct core_copy *prolongs(const struct core *core, const struct core_copy *next,
+                                  uint32_t among)
+{
+    struct core_copy *copies = core->scratch.copies.base;
+    uint32_t count = core->scratch.copy_count;
+    for (uint32_t i = count; i > 0 && i + among > count; i--) {
+        if (continues(&copies[i - 1], next)) {
+            return &copies[i - 1];
+        }
+    }
+    return NULL;
+}
+
 static int piece_copy(struct core *core, struct request *request, const struct cover_piece *piece,
-                      struct core_copy *next)
+                      uint32_t among, struct core_copy *next)
 {
     const struct part *part = part_at(core, piece->part);
     next->shape = part->shape;
     next->offset = slabs_offset(&core->slabs, shape_at(core, part->shape)->class, part->slot);
     next->ranges = piece->ranges;
-    struct core_copy *copies = core->scratch.copies.base;
-    if (core->scratch.copy_count > 0 && continues(&copies[core->scratch.copy_count - 1], next)) {
-        copies[core->scratch.copy_count - 1].tokens += next->tokens;
+    struct core_copy *longer = prolongs(core, next, among);
+    if (longer != NULL) {
+        longer->tokens += next->tokens;
         return ST_OK; /* the part is referenced already */
     }
+    if (list_add(core, &request->parts, piece->part) != ST_OK) {
+        return ST_NO_MEMORY;
+    }
     struct core_copy *copy = copy_add(core);
-    if (copy == NULL || list_add(core, &request->parts, piece->part) != ST_OK) {
+    if (copy == NULL) {
+        (void)list_remove(core, &request->parts, piece->part);
         return ST_NO_MEMORY;
     }
     part_ref(core, piece->part);
@@ -50,15 +69,13 @@ static int pull_key(struct core *core, struct request *request, const struct cor
         return ST_MISS;
     }
     for (uint32_t p = 0; p < cover.count; p++) {
-        uint32_t part = cover.pieces[p].part;
-        uint32_t grain = cover.grain != NONE ? cover.grain : piece_grain(core, part, asked.key);
-        part_touch(core, part);
-        struct core_copy next = {.run = run_index,
-                                 .run_token = i * run->key_grains * GRAIN_TOKENS,
-                                 .part_token = (grain + 1 - run->key_grains) * GRAIN_TOKENS,
-                                 .tokens =
-                                     (run->key_grains - 1) * GRAIN_TOKENS + asked.tail_tokens};
-        int status = piece_copy(core, request, &cover.pieces[p], &next);
+        KVEIK_ASSERT(cover.pieces[p].grain + 1 >= run->key_grains);
+        struct core_copy next = {
+            .run = run_index,
+            .run_token = i * run->key_grains * GRAIN_TOKENS,
+            .part_token = (cover.pieces[p].grain + 1 - run->key_grains) * GRAIN_TOKENS,
+            .tokens = (run->key_grains - 1) * GRAIN_TOKENS + asked.tail_tokens};
+        int status = piece_copy(core, request, &cover.pieces[p], cover.count, &next);
         if (status != ST_OK) {
             return status;
         }
@@ -71,14 +88,18 @@ static const char *pull_refusal(const struct core *core, const struct core_event
     if (!session_has_space(core, event->session, event->u.pull.space)) {
         return "pull: this session registered no such space";
     }
-    const struct space *space = space_at(core, event->u.pull.space);
+    uint64_t keys = 0;
     for (uint32_t r = 0; r < event->u.pull.run_count; r++) {
-        const struct core_want *want = &event->u.pull.runs[r].want;
-        if (want->group >= space->group_count) {
-            return "pull: the space has no such group";
+        const struct core_pull_run *run = &event->u.pull.runs[r];
+        if (!want_valid(core, event->u.pull.space, &run->want)) {
+            return "pull: no such group, or layers or heads outside it";
         }
+        if (!keys_valid(run->key_count, run->key_grains, run->tail_tokens)) {
+            return "pull: too many keys, or grains or tail tokens out of range";
+        }
+        keys += run->key_count;
     }
-    return NULL;
+    return keys > STATUSES_MAX ? "pull: too many keys" : NULL;
 }
 
 void step_pull(struct core *core, const struct core_event *event)
@@ -87,6 +108,12 @@ void step_pull(struct core *core, const struct core_event *event)
     const char *refusal = pull_refusal(core, event);
     if (refusal != NULL) {
         (void)reply_add(core, event->session, event->request, ST_INVALID, refusal);
+        return;
+    }
+    uint32_t instance = session_at(core, event->session)->instance;
+    if (event->u.pull.lease != 0 && !lease_known(core, instance, event->u.pull.lease)) {
+        (void)reply_add(core, event->session, event->request, ST_UNKNOWN_ID,
+                        "pull: no such lease of this instance");
         return;
     }
     uint32_t keys = 0;

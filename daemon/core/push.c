@@ -5,6 +5,8 @@
  */
 #include "daemon/core/state.h"
 
+enum { QUOTA_STEP_MAX = 8192 /* evictions of one push to get down to a lowered quota */ };
+
 /* One block of a run. */
 struct pushed {
     const uint8_t *keys;
@@ -35,7 +37,33 @@ static struct pushed block_of_run(const struct core *core, const struct core_pus
     return block;
 }
 
-/* Whether all that the block would add is there, or is being filled; what is there is touched. */
+/* Refers to the cover's parts until the step ends: what was said to be held must not be evicted for
+ * the blocks behind it. Without memory to note them they are touched only. */
+static void hold(struct core *core, const struct cover *cover)
+{
+    struct scratch *scratch = &core->scratch;
+    for (uint32_t i = 0; i < cover->count; i++) {
+        uint32_t part = cover->pieces[i].part;
+        if (vm_array_commit(&scratch->hits, (uint64_t)scratch->hit_count + 1) != ST_OK) {
+            part_touch(core, part);
+            continue;
+        }
+        ((uint32_t *)scratch->hits.base)[scratch->hit_count++] = part;
+        part_ref(core, part);
+    }
+}
+
+/* Lets go of what hold() noted since there were `count`, the last first: a prefix's beginning is
+ * the most recently used. */
+static void let_go(struct core *core, uint32_t count)
+{
+    struct scratch *scratch = &core->scratch;
+    while (scratch->hit_count > count) {
+        part_unref(core, ((const uint32_t *)scratch->hits.base)[--scratch->hit_count]);
+    }
+}
+
+/* Whether all that the block would add is there, or is being filled. */
 static bool held(struct core *core, uint32_t shape_number, const struct pushed *block)
 {
     const struct shape *shape = shape_at(core, shape_number);
@@ -48,25 +76,24 @@ static bool held(struct core *core, uint32_t shape_number, const struct pushed *
                           .filling = true};
     struct cover cover;
     if (find_cover(core, &asked, &want, &cover)) {
-        for (uint32_t i = 0; i < cover.count; i++) {
-            part_touch(core, cover.pieces[i].part);
-        }
+        hold(core, &cover);
         return true;
     }
     if (block->key_count != block->grains || block->grains == 1) {
         return false;
     }
-    /* smaller blocks may hold it grain by grain; the last grain first, since it says no most often
-     */
+    /* smaller blocks may hold it grain by grain; the last grain first: it says no most often */
+    uint32_t before = core->scratch.hit_count;
     asked.grains = 1;
     for (uint32_t i = block->grains; i-- > 0;) {
         asked.key = block->keys + (size_t)i * CORE_KEY_BYTES;
         asked.hash = core_hash(core, shape->space, asked.key);
         asked.tail_tokens = i + 1 == block->grains ? block->tail_tokens : (uint32_t)GRAIN_TOKENS;
         if (!find_cover(core, &asked, &want, &cover)) {
+            let_go(core, before);
             return false;
         }
-        part_touch(core, cover.pieces[0].part);
+        hold(core, &cover);
     }
     return true;
 }
@@ -91,7 +118,7 @@ static int admit(struct core *core, struct request *request, uint32_t shape_numb
 {
     const struct shape *shape = shape_at(core, shape_number);
     uint32_t slot = NONE;
-    if (!records_make(core)) {
+    if (!records_make(core, pushed->key_count)) {
         return ST_NO_SPACE;
     }
     int status = space_make(core, shape_number, &slot);
@@ -144,23 +171,39 @@ static int push_block(struct core *core, struct request *request, const struct c
     return ST_OK;
 }
 
-static const char *push_refusal(const struct core *core, const struct core_event *event)
+static const char *run_refusal(const struct core *core, const struct core_event *event,
+                               const struct core_push_run *run)
 {
-    for (uint32_t r = 0; r < event->u.push.run_count; r++) {
-        const struct core_push_run *run = &event->u.push.runs[r];
-        if (run->shape >= core->shapes.high || !shape_at(core, run->shape)->used ||
-            shape_at(core, run->shape)->space != event->u.push.space) {
-            return "push: no such shape in the space";
-        }
-        uint32_t grains = shape_at(core, run->shape)->grains;
-        uint32_t tail_grains = grains_of(run->tail_tokens);
-        uint64_t all = (uint64_t)(run->block_count - 1) * grains + tail_grains;
-        if (run->block_count == 0 || tail_grains == 0 || tail_grains > grains ||
-            (run->key_count != run->block_count && run->key_count != all)) {
-            return "push: keys must be of every grain or of every block's last grain";
-        }
+    if (!session_has_shape(core, event->session, run->shape) ||
+        shape_at(core, run->shape)->space != event->u.push.space) {
+        return "push: this session registered no such shape in the space";
+    }
+    uint32_t grains = shape_at(core, run->shape)->grains;
+    uint32_t tail_grains = grains_of(run->tail_tokens);
+    if (run->block_count == 0 || tail_grains == 0 || tail_grains > grains) {
+        return "push: a run has blocks, and 1 token to a whole block in the last";
+    }
+    uint64_t all = (uint64_t)(run->block_count - 1) * grains + tail_grains;
+    if (run->key_count != run->block_count && run->key_count != all) {
+        return "push: keys must be of every grain or of every block's last grain";
+    }
+    if ((uint64_t)run->block_count * grains > UINT32_MAX / GRAIN_TOKENS) {
+        return "push: a run has too many tokens";
     }
     return NULL;
+}
+
+static const char *push_refusal(const struct core *core, const struct core_event *event)
+{
+    uint64_t blocks = 0;
+    for (uint32_t r = 0; r < event->u.push.run_count; r++) {
+        const char *refusal = run_refusal(core, event, &event->u.push.runs[r]);
+        if (refusal != NULL) {
+            return refusal;
+        }
+        blocks += event->u.push.runs[r].block_count;
+    }
+    return blocks > STATUSES_MAX ? "push: too many blocks" : NULL;
 }
 
 void step_push(struct core *core, const struct core_event *event)
@@ -179,6 +222,7 @@ void step_push(struct core *core, const struct core_event *event)
         (void)reply_add(core, event->session, event->request, ST_NO_MEMORY, NULL);
         return;
     }
+    core->evictions_left = QUOTA_STEP_MAX;
     struct request *request = request_begin(core, event, true);
     uint32_t at = 0;
     for (uint32_t r = 0; r < event->u.push.run_count; r++) {
@@ -187,6 +231,7 @@ void step_push(struct core *core, const struct core_event *event)
             *statuses_at(core, at++) = (int8_t)push_block(core, request, run, r, i);
         }
     }
+    let_go(core, 0);
     evict_to_watermark(core);
     struct core_action *action = NULL;
     if (core->scratch.copy_count > 0) {

@@ -76,16 +76,18 @@ void step_session_open(struct core *core, const struct core_event *event)
     KVEIK_ASSERT(event->u.session_open.instance_id_bytes <= CORE_INSTANCE_MAX);
     struct core_action *action = action_add(core, ACTION_SESSION_OPENED);
     action->session = event->session;
-    uint32_t instance = instance_take(core, event);
+    uint32_t instance =
+        event->u.session_open.tenant < core->limits.tenants_max ? instance_take(core, event) : NONE;
     if (instance == NONE) {
         action->status = ST_LIMIT;
-        action->text = "too many instances, or too many names of past instances still in use";
+        action->text =
+            "too many tenants or instances, or too many names of past instances still in use";
         return;
     }
     instance_at(core, instance)->sessions++;
     *session = (struct session){.instance = instance, .requests = NONE, .open = true};
     list_init(&session->handles);
-    tenant_at(core, event->u.session_open.tenant)->used = true;
+    (void)tenant_use(core, event->u.session_open.tenant);
     core->session_count++;
 }
 
@@ -135,6 +137,12 @@ void step_session_close(struct core *core, const struct core_event *event)
     if (session->request_count == 0) {
         session_finish(core, event->session);
     }
+}
+
+int handle_add(struct core *core, uint32_t session, uint32_t handle)
+{
+    struct list *handles = &session_at(core, session)->handles;
+    return handles->count >= CORE_HANDLES_MAX ? ST_LIMIT : list_add(core, handles, handle);
 }
 
 bool session_has_space(const struct core *core, uint32_t session, uint32_t space)

@@ -14,7 +14,8 @@ enum {
 
 int slabs_init(struct slabs *slabs, uint64_t budget_bytes, uint64_t granule_bytes)
 {
-    if (granule_bytes < LARGE_ALIGN || budget_bytes < granule_bytes ||
+    if (granule_bytes < LARGE_ALIGN || granule_bytes % LARGE_ALIGN != 0 ||
+        budget_bytes < granule_bytes || budget_bytes > UINT64_MAX / 2 / CORE_CLASSES_MAX ||
         budget_bytes % granule_bytes != 0) {
         return ST_INVALID;
     }
@@ -76,6 +77,8 @@ static int class_init(struct slabs *slabs, struct slab_class *class, uint64_t sl
     }
     class->slabs_max = (uint32_t)slabs_max;
     class->open_head = NONE;
+    class->empty_head = NONE;
+    class->shape_first = NONE;
     int status = slots_init(&class->slabs, sizeof(struct slab), class->slabs_max);
     return status != ST_OK ? status
                            : vm_array_init(&class->parts, sizeof(uint32_t),
@@ -91,6 +94,9 @@ static void class_finish(struct slab_class *class)
 
 uint32_t slabs_class_take(struct slabs *slabs, uint64_t part_bytes)
 {
+    if (part_bytes == 0 || part_bytes > slabs->budget_bytes) {
+        return NONE; /* also keeps the roundings below from wrapping */
+    }
     uint64_t slot_bytes = slab_slot_bytes(part_bytes);
     uint32_t unused = NONE;
     for (uint32_t i = 0; i < CORE_CLASSES_MAX; i++) {
@@ -102,7 +108,7 @@ uint32_t slabs_class_take(struct slabs *slabs, uint64_t part_bytes)
             unused = i;
         }
     }
-    if (unused == NONE || part_bytes == 0) {
+    if (unused == NONE) {
         return NONE;
     }
     struct slab_class *class = &slabs->classes[unused];
@@ -123,48 +129,72 @@ void slabs_class_give(struct slabs *slabs, uint32_t number)
     }
 }
 
-static void open_add(struct slab_class *class, uint32_t number)
+/* The list that a slab belongs in; NULL: in none, it is full or broken. */
+static uint32_t *list_of(struct slab_class *class, const struct slab *slab)
 {
-    struct slab *slab = slab_at(class, number);
-    slab->prev = NONE;
-    slab->next = class->open_head;
-    if (class->open_head != NONE) {
-        slab_at(class, class->open_head)->prev = number;
+    if (slab->broken || slab->free_head == NONE) {
+        return NULL;
     }
-    class->open_head = number;
+    return slab->used == 0 ? &class->empty_head : &class->open_head;
 }
 
-static void open_remove(struct slab_class *class, uint32_t number)
+static void slab_link(struct slab_class *class, uint32_t number, uint32_t *head)
 {
+    if (head == NULL) {
+        return;
+    }
+    struct slab *slab = slab_at(class, number);
+    slab->prev = NONE;
+    slab->next = *head;
+    if (*head != NONE) {
+        slab_at(class, *head)->prev = number;
+    }
+    *head = number;
+}
+
+static void slab_unlink(struct slab_class *class, uint32_t number, uint32_t *head)
+{
+    if (head == NULL) {
+        return;
+    }
     const struct slab *slab = slab_at(class, number);
     if (slab->prev != NONE) {
         slab_at(class, slab->prev)->next = slab->next;
     } else {
-        class->open_head = slab->next;
+        *head = slab->next;
     }
     if (slab->next != NONE) {
         slab_at(class, slab->next)->prev = slab->prev;
     }
 }
 
+/* After a change of `free_head` or `used`; `from` is the list that it was in. */
+static void slab_relink(struct slab_class *class, uint32_t number, uint32_t *from)
+{
+    uint32_t *to = list_of(class, slab_at(class, number));
+    if (from != to) {
+        slab_unlink(class, number, from);
+        slab_link(class, number, to);
+    }
+}
+
 uint32_t slabs_slot_take(struct slabs *slabs, uint32_t number)
 {
     struct slab_class *class = &slabs->classes[number];
-    uint32_t open = class->open_head;
+    uint32_t open = class->open_head != NONE ? class->open_head : class->empty_head;
     if (open == NONE) {
         return NONE;
     }
     struct slab *slab = slab_at(class, open);
+    uint32_t *from = list_of(class, slab);
     uint32_t *parts = class->parts.base;
     uint32_t slot = slab->free_head;
-    KVEIK_ASSERT(slot != NONE && !slab->broken);
+    KVEIK_ASSERT(slot != NONE && slab->committed && !slab->broken);
     slab->free_head = parts[slot];
     parts[slot] = NONE;
     slab->used++;
     class->used_slots++;
-    if (slab->free_head == NONE) {
-        open_remove(class, open);
-    }
+    slab_relink(class, open, from);
     return slot;
 }
 
@@ -179,15 +209,13 @@ bool slabs_slot_give(struct slabs *slabs, uint32_t number, uint32_t slot)
     uint32_t where = slab_of(class, slot);
     struct slab *slab = slab_at(class, where);
     uint32_t *parts = class->parts.base;
-    KVEIK_ASSERT(slab->used > 0);
-    bool was_full = slab->free_head == NONE;
+    KVEIK_ASSERT(slab->used > 0 && class->used_slots > 0);
+    uint32_t *from = list_of(class, slab);
     parts[slot] = slab->free_head;
     slab->free_head = slot;
     slab->used--;
     class->used_slots--;
-    if (was_full && !slab->broken) {
-        open_add(class, where);
-    }
+    slab_relink(class, where, from);
     return slab->used == 0;
 }
 
@@ -219,7 +247,7 @@ bool slabs_grow(struct slabs *slabs, uint32_t number, uint64_t *offset_out)
     parts[first + class->slab_slots - 1] = NONE;
     slab->free_head = (uint32_t)first;
     slab->committed = true;
-    open_add(class, fresh);
+    slab_link(class, fresh, list_of(class, slab));
     slabs->committed_bytes += class->slab_bytes;
     *offset_out = slabs_offset(slabs, number, (uint32_t)first);
     return true;
@@ -230,9 +258,7 @@ void slabs_shrink(struct slabs *slabs, uint32_t number, uint32_t where, uint64_t
     struct slab_class *class = &slabs->classes[number];
     struct slab *slab = slab_at(class, where);
     KVEIK_ASSERT(slab->committed && slab->used == 0);
-    if (!slab->broken) {
-        open_remove(class, where);
-    }
+    slab_unlink(class, where, list_of(class, slab));
     *offset_out = slabs_offset(slabs, number, where * class->slab_slots);
     slab->committed = false;
     slots_give(&class->slabs, where);
@@ -246,33 +272,30 @@ bool slabs_find_empty(const struct slabs *slabs, uint32_t except, struct slab_pl
 {
     for (uint32_t i = 0; i < CORE_CLASSES_MAX; i++) {
         const struct slab_class *class = &slabs->classes[i];
-        if (class->slot_bytes == 0 || i == except) {
-            continue;
-        }
-        for (uint32_t s = class->open_head; s != NONE; s = slab_at(class, s)->next) {
-            if (slab_at(class, s)->used == 0) {
-                *place_out = (struct slab_place){.class = i, .slot = s};
-                return true;
-            }
+        if (class->slot_bytes != 0 && i != except && class->empty_head != NONE) {
+            *place_out = (struct slab_place){.class = i, .slab = class->empty_head};
+            return true;
         }
     }
     return false;
 }
 
-void slabs_break(struct slabs *slabs, uint64_t offset)
+bool slabs_break(struct slabs *slabs, uint64_t offset, struct slab_place *place_out)
 {
-    uint32_t number = (uint32_t)(offset / slabs->class_reserve_bytes);
-    struct slab_class *class = &slabs->classes[number];
-    KVEIK_ASSERT(number < CORE_CLASSES_MAX && class->slot_bytes != 0);
-    uint32_t where = (uint32_t)(offset % slabs->class_reserve_bytes / class->slab_bytes);
-    struct slab *slab = slab_at(class, where);
-    KVEIK_ASSERT(where < class->slabs.high && slab->committed);
-    if (!slab->broken) {
-        if (slab->free_head != NONE) {
-            open_remove(class, where);
-        }
-        slab->broken = true;
+    uint64_t number = offset / slabs->class_reserve_bytes;
+    if (number >= CORE_CLASSES_MAX || slabs->classes[number].slot_bytes == 0) {
+        return false;
     }
+    struct slab_class *class = &slabs->classes[number];
+    uint64_t where = offset % slabs->class_reserve_bytes / class->slab_bytes;
+    if (where >= class->slabs.high || !slab_at(class, (uint32_t)where)->committed) {
+        return false;
+    }
+    struct slab *slab = slab_at(class, (uint32_t)where);
+    slab_unlink(class, (uint32_t)where, list_of(class, slab));
+    slab->broken = true;
+    *place_out = (struct slab_place){.class = (uint32_t)number, .slab = (uint32_t)where};
+    return slab->used == 0;
 }
 
 uint64_t slabs_offset(const struct slabs *slabs, uint32_t number, uint32_t slot)

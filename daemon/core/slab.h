@@ -18,7 +18,7 @@
 struct slab {
     uint32_t free_head; /* first free slot in it, counted in the class; NONE */
     uint32_t used;      /* slots in use */
-    uint32_t prev;      /* list of slabs with free slots */
+    uint32_t prev;      /* list of slabs that are partly free, or empty */
     uint32_t next;
     bool committed;
     bool broken; /* its memory could not be had: nothing is put there any more */
@@ -31,8 +31,10 @@ struct slab_class {
     uint32_t slabs_max;
     struct slots slabs;    /* struct slab */
     struct vm_array parts; /* uint32_t a slot: the part in it, or the next free slot */
-    uint32_t open_head;    /* slabs with free slots */
+    uint32_t open_head;    /* slabs with used and free slots */
+    uint32_t empty_head;   /* slabs with free slots only */
     uint32_t shapes;       /* shapes of this size: the class goes with the last one */
+    uint32_t shape_first;  /* list of these, kept by the caller */
     uint64_t used_slots;
 };
 
@@ -46,7 +48,7 @@ struct slabs {
 
 struct slab_place {
     uint32_t class;
-    uint32_t slot;
+    uint32_t slab;
 };
 
 int slabs_init(struct slabs *slabs, uint64_t budget_bytes, uint64_t granule_bytes);
@@ -61,7 +63,7 @@ uint64_t slab_slot_bytes(uint64_t part_bytes);
 uint32_t slabs_class_take(struct slabs *slabs, uint64_t part_bytes);
 void slabs_class_give(struct slabs *slabs, uint32_t class);
 
-/* A slot in an open slab of the class; NONE when there is none. */
+/* A slot in a slab of the class, one partly used if possible; NONE when all are full. */
 uint32_t slabs_slot_take(struct slabs *slabs, uint32_t class);
 
 /* Notes which part is in a slot. */
@@ -81,8 +83,9 @@ bool slabs_find_empty(const struct slabs *slabs, uint32_t except, struct slab_pl
 
 bool slabs_fits(const struct slabs *slabs, uint32_t class); /* budget left for one more slab */
 
-/* Marks the slab at `offset` broken. */
-void slabs_break(struct slabs *slabs, uint64_t offset);
+/* Marks the slab at `offset` broken: nothing more is put there. True with its place when it is
+ * empty and can be given back at once; false when parts are in it, or no such slab is committed. */
+bool slabs_break(struct slabs *slabs, uint64_t offset, struct slab_place *place_out);
 
 uint64_t slabs_offset(const struct slabs *slabs, uint32_t class, uint32_t slot);
 

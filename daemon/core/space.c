@@ -34,10 +34,39 @@ static uint32_t space_take(struct core *core, const struct core_event *event)
     space->group_count = event->u.space.group_count;
     (void)memcpy(space->groups, event->u.space.groups,
                  event->u.space.group_count * sizeof space->groups[0]);
-    space->lru_old = NONE;
-    space->lru_new = NONE;
+    space->shape_first = NONE;
+    space->tenant_prev = NONE;
+    space->tenant_next = tenant_at(core, tenant)->space_first;
+    if (space->tenant_next != NONE) {
+        space_at(core, space->tenant_next)->tenant_prev = number;
+    }
+    tenant_at(core, tenant)->space_first = number;
     space->used = true;
     return number;
+}
+
+static void space_unlink(struct core *core, const struct space *space)
+{
+    if (space->tenant_prev != NONE) {
+        space_at(core, space->tenant_prev)->tenant_next = space->tenant_next;
+    } else {
+        tenant_at(core, space->tenant)->space_first = space->tenant_next;
+    }
+    if (space->tenant_next != NONE) {
+        space_at(core, space->tenant_next)->tenant_prev = space->tenant_prev;
+    }
+}
+
+static bool groups_equal(const struct space *space, const struct core_event *event)
+{
+    bool equal = space->group_count == event->u.space.group_count;
+    for (uint32_t g = 0; equal && g < space->group_count; g++) {
+        const struct core_group *a = &space->groups[g];
+        const struct core_group *b = &event->u.space.groups[g];
+        equal = a->rule == b->rule && a->window_tokens == b->window_tokens &&
+                a->layer_count == b->layer_count && a->head_count == b->head_count;
+    }
+    return equal;
 }
 
 void step_space(struct core *core, const struct core_event *event)
@@ -54,12 +83,19 @@ void step_space(struct core *core, const struct core_event *event)
     }
     action->handle = number;
     struct space *space = space_at(core, number);
+    if (!groups_equal(space, event)) {
+        action->status = ST_MISMATCH;
+        action->text = "a space of this id is registered with other groups";
+        return;
+    }
     if (!session_has_space(core, event->session, number)) {
         space->sessions++;
-        if (list_add(core, &session_at(core, event->session)->handles, number) != ST_OK) {
+        int status = handle_add(core, event->session, number);
+        if (status != ST_OK) {
             space->sessions--;
             space_give_unused(core, number);
-            action->status = ST_NO_MEMORY;
+            action->status = status;
+            action->text = "too many spaces and shapes of one session";
             return;
         }
     }
@@ -70,8 +106,49 @@ void space_give_unused(struct core *core, uint32_t number)
 {
     struct space *space = space_at(core, number);
     if (space->used && space->sessions == 0 && space->parts == 0 && space->shapes == 0) {
+        space_unlink(core, space);
         space->used = false;
         slots_give(&core->spaces, number);
+    }
+}
+
+/* Into the lists of its space and its class. */
+static void shape_link(struct core *core, uint32_t number)
+{
+    struct shape *shape = shape_at(core, number);
+    uint32_t *of_space = &space_at(core, shape->space)->shape_first;
+    uint32_t *of_class = &core->slabs.classes[shape->class].shape_first;
+    shape->space_prev = NONE;
+    shape->space_next = *of_space;
+    shape->class_prev = NONE;
+    shape->class_next = *of_class;
+    if (shape->space_next != NONE) {
+        shape_at(core, shape->space_next)->space_prev = number;
+    }
+    if (shape->class_next != NONE) {
+        shape_at(core, shape->class_next)->class_prev = number;
+    }
+    *of_space = number;
+    *of_class = number;
+}
+
+static void shape_unlink(struct core *core, const struct shape *shape)
+{
+    if (shape->space_prev != NONE) {
+        shape_at(core, shape->space_prev)->space_next = shape->space_next;
+    } else {
+        space_at(core, shape->space)->shape_first = shape->space_next;
+    }
+    if (shape->space_next != NONE) {
+        shape_at(core, shape->space_next)->space_prev = shape->space_prev;
+    }
+    if (shape->class_prev != NONE) {
+        shape_at(core, shape->class_prev)->class_next = shape->class_next;
+    } else {
+        core->slabs.classes[shape->class].shape_first = shape->class_next;
+    }
+    if (shape->class_next != NONE) {
+        shape_at(core, shape->class_next)->class_prev = shape->class_prev;
     }
 }
 
@@ -81,6 +158,8 @@ void shape_give_unused(struct core *core, uint32_t number)
     if (!shape->used || shape->sessions > 0 || shape->parts > 0) {
         return;
     }
+    KVEIK_ASSERT(shape->lru_old == NONE && shape->idle_parts == 0);
+    shape_unlink(core, shape);
     shape->used = false;
     uint32_t space = shape->space;
     slabs_class_give(&core->slabs, shape->class);
@@ -130,12 +209,15 @@ void step_shape(struct core *core, const struct core_event *event)
     action->text = "a part is larger than the pool, or too many sizes are in use";
     uint32_t class = slabs_class_take(&core->slabs, event->u.shape.bytes);
     if (class == NONE) {
+        evict_unused_classes(core);
+        class = slabs_class_take(&core->slabs, event->u.shape.bytes);
+    }
+    if (class == NONE) {
         return;
     }
     uint32_t number = slots_take(&core->shapes);
     uint32_t handle = number | HANDLE_SHAPE;
-    if (number == NONE ||
-        list_add(core, &session_at(core, event->session)->handles, handle) != ST_OK) {
+    if (number == NONE || handle_add(core, event->session, handle) != ST_OK) {
         if (number != NONE) {
             slots_give(&core->shapes, number);
         }
@@ -150,8 +232,11 @@ void step_shape(struct core *core, const struct core_event *event)
                                              .ranges = event->u.shape.ranges,
                                              .bytes = event->u.shape.bytes,
                                              .sessions = 1,
+                                             .lru_old = NONE,
+                                             .lru_new = NONE,
                                              .used = true};
     space_at(core, event->u.shape.space)->shapes++;
+    shape_link(core, number);
     action->status = ST_OK;
     action->text = NULL;
     action->handle = number;
@@ -173,9 +258,9 @@ void step_shape_use(struct core *core, const struct core_event *event)
     if (session_has_shape(core, event->session, number)) {
         return; /* one reference a session is enough */
     }
-    struct list *handles = &session_at(core, event->session)->handles;
-    if (list_add(core, handles, number | HANDLE_SHAPE) != ST_OK) {
-        action->status = ST_NO_MEMORY;
+    action->status = handle_add(core, event->session, number | HANDLE_SHAPE);
+    if (action->status != ST_OK) {
+        action->text = "too many spaces and shapes of one session";
         return;
     }
     shape_at(core, number)->sessions++;
@@ -209,42 +294,14 @@ void step_space_drop(struct core *core, const struct core_event *event)
 
 void step_tenant_quota(struct core *core, const struct core_event *event)
 {
-    struct tenant *tenant = tenant_at(core, event->u.tenant_quota.tenant);
-    tenant->quota_bytes = event->u.tenant_quota.bytes;
-    tenant->used = true;
+    tenant_use(core, event->u.tenant_quota.tenant)->quota_bytes = event->u.tenant_quota.bytes;
 }
 
-void step_pin(struct core *core, const struct core_event *event)
+struct tenant *tenant_use(struct core *core, uint32_t number)
 {
-    if (!session_has_space(core, event->session, event->u.pin.space)) {
-        (void)reply_add(core, event->session, event->request, ST_INVALID,
-                        "pin: this session registered no such space");
-        return;
+    struct tenant *tenant = tenant_at(core, number);
+    if (!tenant->used) {
+        *tenant = (struct tenant){.space_first = NONE, .used = true};
     }
-    const struct space *space = space_at(core, event->u.pin.space);
-    uint32_t hit = 0;
-    for (uint32_t i = 0; i < event->u.pin.key_count; i++) {
-        bool all = true;
-        for (uint32_t g = 0; g < space->group_count; g++) {
-            struct core_want want = {.group = g,
-                                     .ranges = {.layer_count = space->groups[g].layer_count,
-                                                .head_count = space->groups[g].head_count}};
-            struct asked asked = {.key = event->u.pin.keys + (size_t)i * CORE_KEY_BYTES,
-                                  .space = event->u.pin.space,
-                                  .grains = 1,
-                                  .tail_tokens = GRAIN_TOKENS};
-            asked.hash = core_hash(core, asked.space, asked.key);
-            struct cover cover;
-            if (!find_cover(core, &asked, &want, &cover)) {
-                all = false;
-                continue;
-            }
-            for (uint32_t p = 0; p < cover.count; p++) {
-                part_pin(core, cover.pieces[p].part, event->u.pin.on);
-            }
-        }
-        hit += all ? 1 : 0;
-    }
-    struct core_action *reply = reply_add(core, event->session, event->request, ST_OK, NULL);
-    reply->hit_keys = hit;
+    return tenant;
 }

@@ -9,7 +9,9 @@
  *                                                                a FILLING part fails only when no
  *                                                                copy touches it any more
  *
- * READY parts with references (leases, copies under way) are never evicted. A request's life:
+ * READY parts with references (leases, copies under way) are never evicted: only parts that nobody
+ * refers to and that are not pinned are in the LRU lists, one list a shape, so that the oldest part
+ * of a size, of a space or of all is found without walking past parts in use. A request's life:
  *
  *      (none) --push/pull admitted--> COPYING --EVENT_COPY_DONE--> (answered)
  *                                        |                             ^
@@ -46,14 +48,14 @@ struct part {
     uint32_t next;     /* of the same block */
     uint32_t slot;     /* in the class of its shape */
     uint32_t refs;     /* leases and copies */
-    uint32_t lru_prev; /* towards the least recently used */
+    uint32_t lru_prev; /* of the shape, towards the least recently used */
     uint32_t lru_next;
     uint16_t shape;
     uint16_t origin; /* who pushed it */
     uint8_t state;   /* enum part_state */
     uint8_t flags;
     uint16_t unused;
-    uint64_t tick; /* of the last use: orders parts across spaces */
+    uint64_t tick; /* when it came into the LRU list: orders parts across shapes */
 };
 
 struct block {
@@ -79,6 +81,13 @@ struct shape {
     uint64_t bytes;
     uint32_t parts;
     uint32_t sessions;
+    uint32_t lru_old; /* the least recently used part that nobody refers to */
+    uint32_t lru_new;
+    uint32_t idle_parts; /* in the LRU list */
+    uint32_t space_prev; /* shapes of the space */
+    uint32_t space_next;
+    uint32_t class_prev; /* shapes of the class */
+    uint32_t class_next;
     bool used;
 };
 
@@ -90,17 +99,18 @@ struct space {
     uint64_t quota_bytes;
     uint64_t used_bytes; /* slot bytes of its parts */
     uint32_t parts;
-    uint32_t idle_parts; /* in the LRU list without references */
     uint32_t sessions;
     uint32_t shapes;
-    uint32_t lru_old; /* the least recently used part */
-    uint32_t lru_new;
+    uint32_t shape_first;
+    uint32_t tenant_prev; /* spaces of the tenant */
+    uint32_t tenant_next;
     bool used;
 };
 
 struct tenant {
     uint64_t used_bytes;
     uint64_t quota_bytes;
+    uint32_t space_first;
     bool used;
 };
 
@@ -137,7 +147,7 @@ struct list {
 };
 
 struct lease {
-    uint32_t generation; /* with the slot number: the lease's id */
+    uint64_t generation; /* with the slot number: the lease's id; never comes again */
     uint32_t instance;
     uint32_t prev; /* of the instance */
     uint32_t next;
@@ -176,7 +186,7 @@ struct scratch {
     uint32_t status_count;
     struct vm_array actions;
     uint32_t action_count;
-    struct vm_array hits; /* uint32_t: parts found by a lookup, one run a key */
+    struct vm_array hits; /* uint32_t: parts found by a lookup, or held already in a push */
     uint32_t hit_count;
     struct vm_array ends;   /* uint32_t a key: hits up to and with this key */
     struct vm_array hashes; /* uint32_t a key */
@@ -201,10 +211,14 @@ struct core {
     struct slots shapes;
     struct slots leases;
     struct vm_array tenants;
-    uint32_t lease_generation;
+    uint64_t lease_generation;
     uint32_t session_count;
     uint32_t request_count;
     uint64_t tick;
+    struct vm_array ages;    /* see lru.c */
+    uint32_t age_leaves;     /* a power of two, at least shapes_max */
+    uint32_t evictions_left; /* of this step: a lowered quota or watermark is reached in several */
+    bool draining;           /* on the way from the high to the low watermark */
     uint64_t part_bytes;
     uint64_t slot_bytes;
     uint64_t leased_bytes;
@@ -215,14 +229,18 @@ struct core {
 /* A rectangle of layers and heads, and the part that gives it. */
 struct cover_piece {
     uint32_t part;
+    uint32_t grain; /* where the key's grain lies in the part's block */
     struct core_ranges ranges;
 };
 
-enum { COVER_PIECES_MAX = 64 };
+enum {
+    COVER_PIECES_MAX = 64,
+    STATUSES_MAX = 1 << 20, /* blocks of a push, keys of a lookup or pull */
+    COPIES_MAX = 1 << 20,
+};
 
 struct cover {
     uint32_t count;
-    uint32_t grain; /* one piece: where the key's grain lies in its block; else see piece_grain() */
     struct cover_piece pieces[COVER_PIECES_MAX];
 };
 
@@ -321,11 +339,25 @@ void part_drop(struct core *core, uint32_t part);
 void part_ready(struct core *core, uint32_t part);
 void part_ref(struct core *core, uint32_t part);
 void part_unref(struct core *core, uint32_t part);
-void part_touch(struct core *core, uint32_t part);
 void part_pin(struct core *core, uint32_t part, bool on);
 
+/* ---- lru.c ------------------------------------------------------------------------------------
+ */
+
+int lru_init(struct core *core);
+
+/* The most recently used from now on. */
 void lru_enter(struct core *core, uint32_t part);
 void lru_leave(struct core *core, uint32_t part);
+
+/* Used just now; parts that are referred to or pinned are in no list: nothing happens. */
+void part_touch(struct core *core, uint32_t part);
+
+/* The least recently used part; NONE when there is none to evict. */
+uint32_t lru_oldest(struct core *core);
+uint32_t lru_oldest_of_space(const struct core *core, uint32_t space);
+uint32_t lru_oldest_of_tenant(const struct core *core, uint32_t tenant);
+uint32_t lru_oldest_of_class(const struct core *core, uint32_t class);
 
 /* ---- evict.c ----------------------------------------------------------------------------------
  */
@@ -334,10 +366,16 @@ void lru_leave(struct core *core, uint32_t part);
 int space_make(struct core *core, uint32_t shape, uint32_t *slot_out);
 
 /* Room for one more part, block and run of keys, evicting what must go. */
-bool records_make(struct core *core);
+bool records_make(struct core *core, uint32_t key_count);
 
-/* Down to the low watermark when above the high one. */
+/* Towards the low watermark when above the high one. */
 void evict_to_watermark(struct core *core);
+
+/* Gives an empty slab back. */
+void give_slab_back(struct core *core, uint32_t class, uint32_t slab);
+
+/* Gives the slabs of sizes that no shape uses back, so that other sizes can have their class. */
+void evict_unused_classes(struct core *core);
 
 /* ---- find.c -----------------------------------------------------------------------------------
  */
@@ -357,8 +395,11 @@ struct asked {
 bool find_cover(const struct core *core, const struct asked *asked, const struct core_want *want,
                 struct cover *cover_out);
 
-/* Where in its block the grain named by `key` lies that a cover's piece was found by. */
-uint32_t piece_grain(const struct core *core, uint32_t part, const uint8_t *key);
+/* The group exists and the ranges lie in it, not empty. */
+bool want_valid(const struct core *core, uint32_t space, const struct core_want *want);
+
+/* Counts from a client: sizes of grains and tail in bounds, and tokens that fit 32 bits. */
+bool keys_valid(uint32_t key_count, uint32_t key_grains, uint32_t tail_tokens);
 
 /* The block of as many grains and keys as `like` whose last grain is `key`, or NONE. */
 uint32_t find_block(const struct core *core, const struct asked *asked, const struct block *like);
@@ -366,10 +407,11 @@ uint32_t find_block(const struct core *core, const struct asked *asked, const st
 void find_prefetch_bucket(const struct core *core, uint32_t hash);
 void find_prefetch_key(const struct core *core, uint32_t hash);
 
-/* Fills the answer's cover when `parts` candidates cover `wanted`. */
-bool cover_fill(const struct core *core, const struct core_ranges *wanted, const uint32_t *parts,
-                uint32_t count, struct cover *cover_out);
+/* Calls visit(core, part) for every part of every block that has the key. */
+void find_each(struct core *core, const struct asked *asked,
+               void (*visit)(struct core *core, uint32_t part));
 
+/* `inner` is not empty and lies in `outer`; sums that wrap are outside. */
 bool ranges_inside(const struct core_ranges *inner, const struct core_ranges *outer);
 
 /* ---- steps, one file each ---------------------------------------------------------------------
@@ -417,10 +459,14 @@ void session_finish(struct core *core, uint32_t session);
 int lease_create(struct core *core, uint32_t instance, const uint32_t *parts, uint32_t count,
                  uint64_t *id_out);
 int lease_release(struct core *core, uint32_t instance, uint64_t id);
+bool lease_known(const struct core *core, uint32_t instance, uint64_t id);
 void lease_drop_all(struct core *core, uint32_t instance);
 
 uint32_t origin_take(struct core *core, const uint8_t *id, uint32_t bytes, uint32_t tenant);
 void origin_give(struct core *core, uint32_t origin);
+
+/* The tenant's record, usable from now on. */
+struct tenant *tenant_use(struct core *core, uint32_t tenant);
 
 void space_give_unused(struct core *core, uint32_t space);
 void shape_give_unused(struct core *core, uint32_t shape);
@@ -428,6 +474,9 @@ void shape_give_unused(struct core *core, uint32_t shape);
 /* The space (the shape) exists, and the session registered it. */
 bool session_has_space(const struct core *core, uint32_t session, uint32_t space);
 bool session_has_shape(const struct core *core, uint32_t session, uint32_t shape);
+
+/* Notes a handle of a session's. ST_OK, ST_LIMIT, ST_NO_MEMORY. */
+int handle_add(struct core *core, uint32_t session, uint32_t handle);
 
 /* Gives one of a session's handles back. */
 void handle_give(struct core *core, uint32_t handle);

@@ -40,9 +40,18 @@ void table_finish(struct table *table)
     slots_finish(&table->overflow);
 }
 
-static int chain_add(struct table *table, struct bucket *bucket, uint32_t hash, uint32_t key)
+/* At the end of the chain, unless `same_max` entries of the hash are in it. */
+static int chain_add(struct table *table, struct bucket *bucket, uint32_t hash, uint32_t key,
+                     uint32_t same_max)
 {
+    uint32_t same = 0;
     while (bucket->count == BUCKET_ENTRIES) {
+        for (uint32_t i = 0; i < BUCKET_ENTRIES; i++) {
+            same += bucket->entries[i].hash == hash ? 1 : 0;
+        }
+        if (same >= same_max) {
+            return ST_LIMIT;
+        }
         if (bucket->next == NONE) {
             uint32_t fresh = slots_take(&table->overflow);
             if (fresh == NONE) {
@@ -59,23 +68,6 @@ static int chain_add(struct table *table, struct bucket *bucket, uint32_t hash, 
     return ST_OK;
 }
 
-/* Frees the overflow buckets behind `bucket` and empties it; the entries are in `old` copies. */
-static void chain_reset(struct table *table, struct bucket *bucket)
-{
-    uint32_t next = bucket->next;
-    while (next != NONE) {
-        uint32_t after = ((struct bucket *)slots_at(&table->overflow, next))->next;
-        slots_give(&table->overflow, next);
-        next = after;
-    }
-    bucket->count = 0;
-    bucket->next = NONE;
-}
-
-/* Chains are short: at 70 % fill one of 28 entries or more is rarer than 1 in 10^9. A longer one
- * (hostile keys cannot make one: the hash is seeded) is simply not split this time. */
-enum { SPLIT_ENTRIES_MAX = 8 * BUCKET_ENTRIES };
-
 /* Splits the next bucket: its entries go to it and to its new sibling. */
 static void table_split(struct table *table)
 {
@@ -85,25 +77,25 @@ static void table_split(struct table *table)
     }
     struct bucket *from = bucket_at(table, table->split);
     struct bucket *to = bucket_at(table, fresh);
-    uint32_t hashes[SPLIT_ENTRIES_MAX];
-    uint32_t keys[SPLIT_ENTRIES_MAX];
-    uint32_t count = 0;
-    for (const struct bucket *b = from; b != NULL; b = table_overflow(table, b)) {
-        if (count + b->count > SPLIT_ENTRIES_MAX) {
-            return;
-        }
-        for (uint32_t i = 0; i < b->count; i++) {
-            hashes[count] = b->entries[i].hash;
-            keys[count++] = b->entries[i].key;
-        }
-    }
-    chain_reset(table, from);
-    *to = (struct bucket){.next = NONE};
     uint32_t bit = 1u << table->level;
-    for (uint32_t i = 0; i < count; i++) {
-        /* cannot fail: the overflow buckets that are needed were just given back */
-        int status = chain_add(table, (hashes[i] & bit) != 0 ? to : from, hashes[i], keys[i]);
-        KVEIK_ASSERT(status == ST_OK);
+    struct bucket old = *from;
+    *from = (struct bucket){.next = NONE};
+    *to = (struct bucket){.next = NONE};
+    for (;;) {
+        /* cannot fail: k full buckets need at most k - 1 overflow buckets beside the two primary
+         * ones, and so many were given back by then */
+        for (uint32_t i = 0; i < old.count; i++) {
+            uint32_t hash = old.entries[i].hash;
+            int status = chain_add(table, (hash & bit) != 0 ? to : from, hash, old.entries[i].key,
+                                   UINT32_MAX);
+            KVEIK_ASSERT(status == ST_OK);
+        }
+        if (old.next == NONE) {
+            break;
+        }
+        uint32_t given = old.next;
+        old = *(const struct bucket *)slots_at(&table->overflow, given);
+        slots_give(&table->overflow, given);
     }
     if (++table->split == 1u << table->level) {
         table->level++;
@@ -113,7 +105,8 @@ static void table_split(struct table *table)
 
 int table_insert(struct table *table, uint32_t hash, uint32_t key)
 {
-    int status = chain_add(table, bucket_at(table, table_bucket_of(table, hash)), hash, key);
+    int status =
+        chain_add(table, bucket_at(table, table_bucket_of(table, hash)), hash, key, TABLE_SAME_MAX);
     if (status != ST_OK) {
         return status;
     }

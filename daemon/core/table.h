@@ -15,7 +15,10 @@
 #include "base/vm.h"
 #include "daemon/core/slots.h"
 
-enum { BUCKET_ENTRIES = 7 };
+enum {
+    BUCKET_ENTRIES = 7,
+    TABLE_SAME_MAX = 512, /* entries of one hash: more come only from someone who repeats a key */
+};
 
 struct bucket {
     uint32_t count; /* entries in this bucket, packed at the front */
@@ -37,7 +40,7 @@ struct table {
 int table_init(struct table *table, uint64_t entries_max);
 void table_finish(struct table *table);
 
-/* ST_OK, or ST_NO_MEMORY when an overflow bucket cannot be had. */
+/* ST_OK; ST_NO_MEMORY when an overflow bucket cannot be had; ST_LIMIT: TABLE_SAME_MAX. */
 int table_insert(struct table *table, uint32_t hash, uint32_t key);
 
 /* The entry exists. */

@@ -5,26 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/heap.h"
 #include "base/queue.h"
+#include "daemon/engine/listen.h"
 #include "proto/frame.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77 /* since Linux 6.5; older headers lack it */
-#endif
 
 enum {
     ENGINE_MAGIC = 0x4b656e67,
     CONN_MAGIC = 0x4b636f6e,
-    BACKLOG = 512,
     FRAMES_A_TURN = 32, /* of one connection, before the others have theirs */
     ACCEPTS_A_TURN = 64,
     STALL_TICK_MS = 100,
@@ -42,7 +34,7 @@ struct engine {
     int listener;
     uv_poll_t listener_poll;
     uv_timer_t stall_timer;
-    bool listening;
+    bool listening; /* the socket's file is ours to remove */
     struct queue connections;
     uint32_t connection_count;
     uint64_t numbers;
@@ -322,26 +314,6 @@ static void on_pidfd(uv_poll_t *poll, int status, int events)
 
 /* ---- accepting ------------------------------------------------------------------------------- */
 
-static void peer_read(struct engine_peer *peer, int socket)
-{
-    struct ucred cred = {0};
-    socklen_t bytes = sizeof cred;
-    *peer = (struct engine_peer){.pidfd = -1};
-    if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &cred, &bytes) != 0) {
-        return;
-    }
-    peer->pid = cred.pid;
-    peer->uid = cred.uid;
-    peer->gid = cred.gid;
-    int pidfd = -1;
-    bytes = sizeof pidfd;
-    if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &bytes) == 0) {
-        peer->pidfd = pidfd; /* names the very process, even if its number was reused since */
-    } else if (cred.pid > 0) {
-        peer->pidfd = (int)syscall(SYS_pidfd_open, cred.pid, 0);
-    }
-}
-
 static int conn_handles_init(struct engine_conn *conn)
 {
     uv_loop_t *loop = conn->engine->loop;
@@ -381,7 +353,7 @@ static void conn_create(struct engine *engine, int socket)
     conn->socket = socket;
     conn->number = ++engine->numbers;
     conn->waiting_since_ms = clock_ms();
-    peer_read(&conn->peer, socket);
+    engine_peer_read(&conn->peer, socket);
     if (conn_handles_init(conn) != 0) {
         if (conn->peer.pidfd >= 0) {
             (void)close(conn->peer.pidfd);
@@ -436,78 +408,16 @@ static void on_stall_timer(uv_timer_t *timer)
     }
 }
 
-/* ---- the listening socket -------------------------------------------------------------------- */
-
-static int address_of(const char *path, struct sockaddr_un *address, struct error *error)
-{
-    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address->sun_path) {
-        return error_set(error, ST_INVALID, "socket path %s: longer than %zu bytes", path,
-                         sizeof address->sun_path - 1);
-    }
-    (void)memcpy(address->sun_path, path, strlen(path) + 1);
-    return ST_OK;
-}
-
-/* Whether somebody answers at the path. A stale file is removed. */
-static int path_clear(const struct sockaddr_un *address, struct error *error)
-{
-    struct stat info;
-    if (lstat(address->sun_path, &info) != 0) {
-        return ST_OK;
-    }
-    if (!S_ISSOCK(info.st_mode)) {
-        return error_set(error, ST_IO, "socket path %s: something else than a socket is there",
-                         address->sun_path);
-    }
-    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (probe < 0) {
-        return error_errno(error, ST_IO, errno, "socket");
-    }
-    int connected = connect(probe, (const struct sockaddr *)address, sizeof *address);
-    int cause = errno;
-    (void)close(probe);
-    if (connected == 0 || cause == EAGAIN) {
-        return error_set(error, ST_BUSY, "another daemon answers at %s", address->sun_path);
-    }
-    (void)unlink(address->sun_path);
-    return ST_OK;
-}
-
-static int listen_at(struct engine *engine, struct error *error)
-{
-    struct sockaddr_un address;
-    int status = address_of(engine->socket_path, &address, error);
-    status = status != ST_OK ? status : path_clear(&address, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    engine->listener = fault_fires(FAULT_OPEN)
-                           ? -1
-                           : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (engine->listener < 0) {
-        return error_errno(error, ST_IO, errno, "socket");
-    }
-    mode_t old = umask(0777 & ~(mode_t)engine->options.socket_mode);
-    int bound = bind(engine->listener, (const struct sockaddr *)&address, sizeof address);
-    int cause = errno;
-    (void)umask(old);
-    if (bound != 0) {
-        return error_errno(error, ST_IO, cause, "bind %s", engine->socket_path);
-    }
-    engine->listening = true;
-    if (listen(engine->listener, BACKLOG) != 0) {
-        return error_errno(error, ST_IO, errno, "listen at %s", engine->socket_path);
-    }
-    return ST_OK;
-}
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int engine_init(struct engine *engine, struct error *error)
 {
-    int status = listen_at(engine, error);
+    int status =
+        engine_listen(engine->socket_path, engine->options.socket_mode, &engine->listener, error);
     if (status != ST_OK) {
         return status;
     }
+    engine->listening = true;
     if (msg_arena_init(&engine->in, MSG_ARENA_BYTES_MAX) != ST_OK ||
         msg_arena_init(&engine->out, MSG_ARENA_BYTES_MAX) != ST_OK) {
         return error_set(error, ST_NO_MEMORY, "engine socket: out of memory");

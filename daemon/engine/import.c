@@ -42,7 +42,8 @@ static int check_dense(int fd, uint64_t file_offset, uint64_t bytes, struct erro
     off_t hole = lseek(fd, (off_t)file_offset, SEEK_HOLE);
     if (hole < 0 || (uint64_t)hole < file_offset + bytes) {
         return error_set(error, ST_MEMORY,
-                         "the memfd is sparse at %lld: allocate it (fallocate) before exporting",
+                         "the memfd has a hole at %lld: write to all of it before exporting "
+                         "(fallocate alone is not enough)",
                          (long long)hole);
     }
     return ST_OK;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/heap.h"
 #include "daemon/server/state.h"
 
 static void put(json_t *object, const char *name, uint64_t value)
@@ -67,6 +68,17 @@ static void put_boot_id(json_t *object, const struct server *server)
     (void)json_object_set_new(object, "boot_id", json_string(text));
 }
 
+/* A copy in our own heap: jansson's text is of its allocator. */
+static char *dump(const json_t *object)
+{
+    size_t bytes = json_dumpb(object, NULL, 0, JSON_COMPACT);
+    char *text = heap_alloc(bytes + 1);
+    if (text != NULL) {
+        text[json_dumpb(object, text, bytes, JSON_COMPACT)] = '\0';
+    }
+    return text;
+}
+
 static char *status_json(struct server *server)
 {
     struct core_gauges gauges;
@@ -85,7 +97,7 @@ static char *status_json(struct server *server)
     (void)json_object_set_new(object, "cpu", cpu_tier(server, &gauges));
     (void)json_object_set_new(object, "index", index_numbers(&gauges));
     (void)json_object_set_new(object, "counters", counter_numbers(server));
-    char *text = json_dumps(object, JSON_COMPACT);
+    char *text = dump(object);
     json_decref(object);
     return text;
 }
@@ -97,6 +109,5 @@ void session_status(struct server_session *session, const struct msg *msg)
                         .kind = MSG_STATUS_REPLY,
                         .u.status_reply.json = text != NULL ? text : "{}"};
     engine_send(session->conn, &reply);
-    /* jansson's own allocation: its default allocator is malloc, and free() its counterpart */
-    free(text);
+    heap_free(text);
 }

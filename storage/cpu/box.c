@@ -1,23 +1,20 @@
 /*
- * Moving boxes. A box of one long run is the kernels' work. A box of many short runs (the elements
- * of one head, 64 to 512 bytes) is walked in the order in which it is written, with runs of
- * constant size inlined: a call of memcpy for each would cost more than its bytes. Runs of single
- * elements (transposed layouts) take the same loops: right, not fast.
+ * Moving boxes. A box of many short runs (the elements of one head, 64 to 512 bytes) is walked with
+ * runs of constant size inlined: a call of memcpy for each would cost more than its bytes. Runs of
+ * single elements (transposed layouts) take the same loops: right, not fast.
  *
- * Reads that jump are what makes conversion slow, not the inner loop: measured, it gains half of
- * its speed again when the next tile of the source is fetched, in the source's own order, at the
- * pace at which this one is written. So boxes go through a pipe that knows the next one, and large
- * boxes are cut into tiles, small enough that two of them share the second cache.
+ * Reads that jump are what makes conversion slow, not the inner loop. So boxes go through a pipe
+ * that knows the next one: while a tile is copied, the next one is fetched, in the source's own
+ * order and at the pace of the copy. Large boxes are cut into tiles, small enough that two of them
+ * share the second cache. Walking in the source's order, too, and letting the writes jump is
+ * better than the reverse: they are streamed in whole lines and nobody waits for them.
  */
 #include <string.h>
 
 #include "base/assert.h"
 #include "storage/cpu/scatter.h"
 
-enum {
-    TILE_BYTES = 64 * 1024,
-    ROWS_BYTES_MAX = 128 * 1024, /* a longer run is the kernels' work: nothing to fetch ahead */
-};
+enum { TILE_BYTES = 256 * 1024 };
 
 #define DEFINE_ROWS(bytes)                                                                         \
     static void rows_##bytes(const struct kernel_rows *rows)                                       \
@@ -90,7 +87,8 @@ static kernel_copy_rows rows_of_size(uint64_t run_bytes)
 
 static void rows_copy(const struct kernel_rows *rows, const struct kernel_choice *choice)
 {
-    if (rows->run_bytes <= ROWS_BYTES_MAX && choice->rows != NULL && kernel_rows_aligned(rows)) {
+    /* a longer run is the kernels' work: measured, fetching ahead gains nothing there */
+    if (rows->run_bytes <= TILE_BYTES && choice->rows != NULL && kernel_rows_aligned(rows)) {
         choice->rows(rows);
         return;
     }
@@ -172,9 +170,6 @@ static struct kernel_ahead ahead_of(const struct box *box, bool push)
         }
         ahead.count = box->dims[d].count;
         ahead.stride = from_stride(&box->dims[d], push);
-    }
-    if (ahead.run_bytes > ROWS_BYTES_MAX) {
-        ahead.run_bytes = TILE_BYTES; /* enough to bridge the start of a long run */
     }
     return ahead;
 }

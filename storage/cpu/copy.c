@@ -26,6 +26,7 @@
 #include "storage/cpu/cross.h"
 #include "storage/cpu/guard.h"
 #include "storage/cpu/kernels.h"
+#include "storage/cpu/limits.h"
 #include "storage/cpu/scatter.h"
 
 enum {
@@ -87,7 +88,7 @@ static void copy_mapped_work(void *arg)
 {
     struct mapped_work *work = arg;
     const struct copy_job *job = work->chunk.job;
-    enum box_order order = job->push ? BOX_ORDER_PART : BOX_ORDER_ENGINE;
+    enum box_order order = job->push ? BOX_ORDER_ENGINE : BOX_ORDER_PART;
     struct box_pipe pipe;
     box_pipe_init(&pipe, job->push, work->choice);
     for (uint32_t i = 0; i < work->chunk.count; i++) {
@@ -356,7 +357,12 @@ static void measure_once(void)
 #ifdef KVEIK_SANITIZED
     kernel_choice_default(&measured); /* instrumented kernels say nothing about real ones */
 #else
-    (void)kernel_calibrate(&measured, CALIBRATION_BYTES, CALIBRATION_MS);
+    /* less memory would measure the cache, and a small machine must not be starved */
+    if (limits_available_bytes("") / 4 < CALIBRATION_BYTES) {
+        kernel_choice_default(&measured);
+    } else {
+        (void)kernel_calibrate(&measured, CALIBRATION_BYTES, CALIBRATION_MS);
+    }
 #endif
 }
 

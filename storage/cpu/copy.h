@@ -61,25 +61,25 @@ typedef void (*copy_done_cb)(struct copy_job *job);
 
 struct copy_job {
     /* set by the owner before copy_submit() */
-    bool push; /* true: engine pages -> parts; false: parts -> engine pages */
     const struct copy_memory *memory;
     const struct copy_item *items;
-    uint32_t item_count;
-    uint64_t deadline_ms; /* clock_ms() after which no further chunk is begun; 0 = none */
     void *owner;
+    uint64_t deadline_ms; /* clock_ms() after which no further chunk is begun; 0 = none */
+    uint32_t item_count;
+    bool push; /* true: engine pages -> parts; false: parts -> engine pages */
 
     /* set by the engine, valid once reaped */
-    int status;     /* ST_OK, ST_MEMORY, ST_CANCELLED, ST_DEADLINE, ST_LOST */
     uint64_t bytes; /* payload bytes copied */
+    int status;     /* ST_OK, ST_MEMORY, ST_CANCELLED, ST_DEADLINE, ST_LOST */
 
     /* the engine's own */
-    struct queue link;
     uint32_t item_next;  /* the next plane to begin: of this item, */
     uint32_t plane_next; /* this one */
     uint32_t workers_inside;
-    atomic_bool cancelled;
-    atomic_int failure;
+    struct queue link;
     atomic_uint_fast64_t copied_bytes;
+    atomic_int failure;
+    atomic_bool cancelled;
 };
 
 struct copy_engine;

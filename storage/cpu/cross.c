@@ -139,15 +139,15 @@ static int settle(struct cross *cross)
     return status;
 }
 
-static void runs_add(struct runs *runs, char *at, uint64_t bytes)
+static void runs_add(struct runs *runs, struct iovec run)
 {
     struct iovec *last = runs->count > 0 ? &runs->run[runs->count - 1] : NULL;
-    if (last != NULL && (char *)last->iov_base + last->iov_len == at) {
-        last->iov_len += bytes;
+    if (last != NULL && (char *)last->iov_base + last->iov_len == run.iov_base) {
+        last->iov_len += run.iov_len;
         return;
     }
     KVEIK_ASSERT(runs->count < RUNS_MAX);
-    runs->run[runs->count++] = (struct iovec){.iov_base = at, .iov_len = bytes};
+    runs->run[runs->count++] = run;
 }
 
 static int add_run(struct cross *cross, char *engine, char *local, uint64_t bytes)
@@ -161,8 +161,8 @@ static int add_run(struct cross *cross, char *engine, char *local, uint64_t byte
                 return status;
             }
         }
-        runs_add(&cross->remote, engine, piece);
-        runs_add(&cross->local, local, piece);
+        runs_add(&cross->remote, (struct iovec){.iov_base = engine, .iov_len = piece});
+        runs_add(&cross->local, (struct iovec){.iov_base = local, .iov_len = piece});
         cross->queued_bytes += piece;
         engine += piece;
         local += piece;
@@ -231,10 +231,10 @@ static int add_bounced(struct cross *cross, const struct box *box)
     box_normalise(&outer, BOX_ORDER_ENGINE);
     cross->bounce_used += (bytes + BOUNCE_ALIGNMENT - 1) / BOUNCE_ALIGNMENT * BOUNCE_ALIGNMENT;
     if (cross->push) {
-        box_normalise(&inner, BOX_ORDER_PART);
+        box_normalise(&inner, BOX_ORDER_ENGINE);
         cross->boxes[cross->box_count++] = inner;
     } else {
-        box_normalise(&inner, BOX_ORDER_ENGINE);
+        box_normalise(&inner, BOX_ORDER_PART);
         box_copy(&inner, false, &cross->cached);
     }
     return add_runs(cross, &outer);

@@ -21,9 +21,6 @@ enum {
     PAGES_AT_ONCE = 4,
 };
 
-#define TARGET_AVX512 __attribute__((target("avx512f")))
-#define TARGET_AVX2   __attribute__((target("avx2")))
-
 bool x86_has_avx512(void)
 {
     return __builtin_cpu_supports("avx512f") != 0;
@@ -34,12 +31,12 @@ bool x86_has_avx2(void)
     return __builtin_cpu_supports("avx2") != 0;
 }
 
-TARGET_AVX512 static inline void line_avx512(char *to, const char *from)
+__attribute__((target("avx512f"))) static inline void line_avx512(char *to, const char *from)
 {
     _mm512_stream_si512((void *)to, _mm512_loadu_si512((const void *)from));
 }
 
-TARGET_AVX2 static inline void line_avx2(char *to, const char *from)
+__attribute__((target("avx2"))) static inline void line_avx2(char *to, const char *from)
 {
     __m256i low = _mm256_loadu_si256((const void *)from);
     __m256i high = _mm256_loadu_si256((const void *)(from + 32));
@@ -85,8 +82,9 @@ static inline void fetch_lines(struct fetch *fetch, uint64_t lines)
  * rows:         strided runs of whole lines; to is aligned. For every line that is moved, one of
  *               what comes next is fetched.
  */
-#define DEFINE_KERNELS(isa, target)                                                                \
-    target void copy_##isa##_stream(void *restrict to, const void *restrict from, size_t bytes)    \
+#define DEFINE_KERNELS(isa, features)                                                              \
+    __attribute__((target(features))) void copy_##isa##_stream(                                    \
+        void *restrict to, const void *restrict from, size_t bytes)                                \
     {                                                                                              \
         char *t = to;                                                                              \
         const char *f = from;                                                                      \
@@ -109,8 +107,8 @@ static inline void fetch_lines(struct fetch *fetch, uint64_t lines)
         (void)memcpy(t, f, bytes);                                                                 \
     }                                                                                              \
                                                                                                    \
-    target void copy_##isa##_interleaved(void *restrict to, const void *restrict from,             \
-                                         size_t bytes)                                             \
+    __attribute__((target(features))) void copy_##isa##_interleaved(                               \
+        void *restrict to, const void *restrict from, size_t bytes)                                \
     {                                                                                              \
         char *t = to;                                                                              \
         const char *f = from;                                                                      \
@@ -132,8 +130,8 @@ static inline void fetch_lines(struct fetch *fetch, uint64_t lines)
         copy_##isa##_stream(t, f, bytes);                                                          \
     }                                                                                              \
                                                                                                    \
-    target static inline void row_##isa(char *t, const char *f, uint64_t lines,                    \
-                                        struct fetch *fetch)                                       \
+    __attribute__((target(features))) static inline void row_##isa(                                \
+        char *t, const char *f, uint64_t lines, struct fetch *fetch)                               \
     {                                                                                              \
         uint64_t l = 0;                                                                            \
         for (; l + 4 <= lines; l += 4) {                                                           \
@@ -149,7 +147,8 @@ static inline void fetch_lines(struct fetch *fetch, uint64_t lines)
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
-    target static inline void rows_##isa##_lines(const struct kernel_rows *rows, uint64_t lines)   \
+    __attribute__((target(features))) static inline void rows_##isa##_lines(                       \
+        const struct kernel_rows *rows, uint64_t lines)                                            \
     {                                                                                              \
         struct kernel_ahead ahead = rows->ahead;                                                   \
         ahead.count = ahead.from == NULL ? 0 : ahead.count;                                        \
@@ -165,7 +164,7 @@ static inline void fetch_lines(struct fetch *fetch, uint64_t lines)
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
-    target void rows_##isa##_stream(const struct kernel_rows *rows)                                \
+    __attribute__((target(features))) void rows_##isa##_stream(const struct kernel_rows *rows)     \
     {                                                                                              \
         KVEIK_ASSERT(kernel_rows_aligned(rows));                                                   \
         switch (rows->run_bytes) {                                                                 \
@@ -187,8 +186,8 @@ static inline void fetch_lines(struct fetch *fetch, uint64_t lines)
         }                                                                                          \
     }
 
-DEFINE_KERNELS(avx512, TARGET_AVX512)
-DEFINE_KERNELS(avx2, TARGET_AVX2)
+DEFINE_KERNELS(avx512, "avx512f")
+DEFINE_KERNELS(avx2, "avx2")
 
 /* The processor's own string move: microcode that knows the cache's protocol. */
 void copy_x86_string(void *restrict to, const void *restrict from, size_t bytes)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/size.h"
 
 enum { TEXT_MAX = 1024, LINE_MAX_BYTES = 2 * TEXT_MAX };
 
@@ -38,16 +39,10 @@ static FILE *open_below(const char *root, const char *path)
     return fopen(name, "re");
 }
 
+/* False for words, such as "max". */
 static bool parse_number(const char *text, uint64_t *value_out)
 {
-    char *end = NULL;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (end == text || errno != 0) {
-        return false; /* such as "max" */
-    }
-    *value_out = value;
-    return true;
+    return number_prefix(text, 10, value_out) != NULL;
 }
 
 /* The number behind `field` and any colon or blanks; the file's first number when field is "". */

@@ -68,7 +68,7 @@ uint64_t box_bytes(const struct box *box);
 void box_normalise(struct box *box, enum box_order order);
 
 /* Moves a box whose two sides are both in this process's memory. `push`: engine -> part. The
- * dimensions are best in the order of the side that is written. */
+ * dimensions are best in the order of the side that is read. */
 void box_copy(const struct box *box, bool push, const struct kernel_choice *choice);
 
 /* Moves boxes one after the other, fetching each into the cache while the one before is moved. */

@@ -3,17 +3,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/size.h"
 
 /* "7f00c0000000-7f00c0200000 rw-p ...": the line that opens a mapping. */
 static bool parse_begin(const char *line, uintptr_t *begin_out)
 {
-    char *end = NULL;
-    unsigned long long begin = strtoull(line, &end, 16);
-    if (end == line || *end != '-') {
+    uint64_t begin = 0;
+    const char *end = number_prefix(line, 16, &begin);
+    if (end == NULL || *end != '-') {
         return false;
     }
     *begin_out = (uintptr_t)begin;
@@ -24,7 +24,10 @@ static bool parse_begin(const char *line, uintptr_t *begin_out)
 static uint64_t field_bytes(const char *line, const char *field)
 {
     size_t length = strlen(field);
-    return strncmp(line, field, length) == 0 ? strtoull(line + length, NULL, 10) * 1024 : 0;
+    uint64_t kib = 0;
+    bool found =
+        strncmp(line, field, length) == 0 && number_prefix(line + length, 10, &kib) != NULL;
+    return found ? kib * 1024 : 0;
 }
 
 struct smaps_bytes smaps_read(const char *path, const void *begin, const void *end)

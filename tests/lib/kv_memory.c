@@ -142,6 +142,7 @@ static void allocate_regions(struct kv_memory *kv)
 void kv_memory_init(struct kv_memory *kv, const struct kv_geometry *g, uint64_t seed)
 {
     uint32_t plane_count = g->layer_count * g->kind_count;
+    KVEIK_ASSERT(g->layer_count > 0 && g->kind_count > 0);
     *kv = (struct kv_memory){0};
     kv->layout = (struct layout){.page_tokens = g->page_tokens,
                                  .page_count = g->page_count,

@@ -38,7 +38,7 @@ static bool all_zero(const char *at, uint64_t bytes)
 START_TEST(commits_and_gives_back)
     {
         struct pool_options options = {.budget_bytes = 8 * GRANULE,
-                                       .reserve_bytes = (uint64_t)1 << 40,
+                                       .reserve_bytes = (uint64_t)1 << 35,
                                        .pages = _i == 0 ? POOL_PAGES_AUTO : POOL_PAGES_SMALL,
                                        .prefault = _i == 0};
         struct pool *pool = make_pool(&options);

@@ -18,11 +18,19 @@ static void copy_by_boxes(const struct kv_memory *kv, const struct copy_item *it
         struct scatter scatter;
         struct box box;
         uint64_t bytes = 0;
-        scatter_init(&scatter, &kv->memory, item, plane, push ? BOX_ORDER_PART : BOX_ORDER_ENGINE);
+        struct box_pipe pipe;
+        box_pipe_init(&pipe, push, choice);
+        scatter_init(&scatter, &kv->memory, item, plane,
+                     plane % 2 == 0 ? BOX_ORDER_PART : BOX_ORDER_ENGINE);
         while (scatter_next(&scatter, &box)) {
             bytes += box_bytes(&box);
-            box_copy(&box, push, choice);
+            if (plane % 3 == 0) {
+                box_copy(&box, push, choice);
+            } else {
+                box_pipe_add(&pipe, &box);
+            }
         }
+        box_pipe_end(&pipe);
         ck_assert_uint_eq(bytes, scatter_plane_bytes(item, plane));
     }
 }
@@ -172,6 +180,51 @@ START_TEST(random_layouts_match_the_reference)
     }
 END_TEST
 
+/* Planes of many tiles, in every pair of orders. */
+START_TEST(large_planes_are_tiled)
+    {
+        struct kernel_choice choice;
+        kernel_choice_default(&choice);
+        for (int styles = 0; styles < KV_STYLE_COUNT * KV_STYLE_COUNT; styles++) {
+            struct kv_geometry g = {.style = (enum kv_style)(styles / KV_STYLE_COUNT),
+                                    .page_tokens = 1024,
+                                    .page_count = 2,
+                                    .layer_count = 1,
+                                    .head_count = 3,
+                                    .kind_count = 2,
+                                    .element_bytes = 2,
+                                    .elements = {128, 96}};
+            struct kv_memory from;
+            struct kv_memory to;
+            struct kv_memory expected;
+            struct stored_form form;
+            kv_memory_init(&from, &g, 1);
+            g.style = (enum kv_style)(styles % KV_STYLE_COUNT);
+            kv_memory_init(&to, &g, 2);
+            kv_memory_clone(&expected, &to);
+            ck_assert_int_eq(stored_form_of(&from.layout, 64, &form, NULL), ST_OK);
+            uint32_t page = 1;
+            struct copy_item item = {.layout = &from.layout,
+                                     .form = &form,
+                                     .pages = &page,
+                                     .part = heap_calloc(form.part_bytes, 1),
+                                     .tokens = 1024,
+                                     .layer_count = 1,
+                                     .head_count = 3};
+            copy_by_boxes(&from, &item, true, &choice);
+            item.layout = &to.layout;
+            copy_by_boxes(&to, &item, false, &choice);
+            kv_reference_copy(&from, &item, true);
+            kv_reference_copy(&expected, &item, false);
+            ck_assert_msg(kv_memory_equal(&to, &expected), "styles %d", styles);
+            heap_free(item.part);
+            kv_memory_finish(&from);
+            kv_memory_finish(&to);
+            kv_memory_finish(&expected);
+        }
+    }
+END_TEST
+
 static uint32_t count_boxes(const struct kv_memory *kv, const struct copy_item *item,
                             struct box *last_out)
 {
@@ -259,6 +312,7 @@ int main(void)
     TCase *tcase = tcase_create("scatter");
     tcase_set_timeout(tcase, 240);
     tcase_add_test(tcase, random_layouts_match_the_reference);
+    tcase_add_test(tcase, large_planes_are_tiled);
     tcase_add_test(tcase, equal_layouts_give_whole_planes);
     tcase_add_test(tcase, conversion_moves_a_head_at_a_time);
     Suite *suite = suite_create("scatter");

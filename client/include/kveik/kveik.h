@@ -42,40 +42,40 @@ extern "C" {
 #define KVEIK_API
 #endif
 
-#define KVEIK_KEY_BYTES 32    /* a key, never truncated */
+#define KVEIK_KEY_BYTES    32 /* a key, never truncated */
 #define KVEIK_GRAIN_TOKENS 16 /* the step at which keys chain, the same for all engines */
 
 /* ---- status codes --------------------------------------------------------------------------- */
 
 enum kveik_status {
     KVEIK_OK = 0,
-    KVEIK_MISS = 1,             /* not in the cache */
-    KVEIK_HELD = 2,             /* already in the cache: nothing was copied */
-    KVEIK_PENDING = 3,          /* still under way */
-    KVEIK_E_INVALID = -1,       /* an argument is wrong */
-    KVEIK_E_NO_MEMORY = -2,     /* out of memory */
-    KVEIK_E_IO = -3,            /* a system call failed */
-    KVEIK_E_PROTOCOL = -4,      /* the other side broke the protocol */
-    KVEIK_E_VERSION = -5,       /* library and daemon have no protocol version in common */
-    KVEIK_E_NO_SPACE = -6,      /* the tier is full of blocks in use */
-    KVEIK_E_QUOTA = -7,         /* a quota (space, tenant, instance) is used up */
-    KVEIK_E_DEADLINE = -8,      /* the deadline passed first */
-    KVEIK_E_CANCELLED = -9,     /* cancelled, or quiesced */
-    KVEIK_E_UNKNOWN_ID = -10,   /* no such handle, lease or request */
-    KVEIK_E_LOST = -11,         /* the connection went away under the request */
-    KVEIK_E_UNAVAILABLE = -12,  /* the daemon is not reachable now */
-    KVEIK_E_BUSY = -13,         /* too many requests in flight: reap completions first */
-    KVEIK_E_UNSUPPORTED = -14,  /* not possible on this machine or in this build */
-    KVEIK_E_PERMISSION = -15,   /* the system or the daemon refuses */
-    KVEIK_E_MEMORY = -16,       /* engine memory could not be read or written */
-    KVEIK_E_LIMIT = -17,        /* a limit was exceeded; the text names it */
-    KVEIK_E_CORRUPT = -18,      /* stored bytes are damaged: treat as a miss */
-    KVEIK_E_SHUTDOWN = -19,     /* the daemon is shutting down */
-    KVEIK_E_MISMATCH = -20,     /* layout and space do not match, or the self-test failed */
-    KVEIK_E_FORKED = -21,       /* this client belongs to the parent process */
-    KVEIK_E_STUCK = -22,        /* the daemon does not answer; a copy may still touch the pages until
-                                   kveik_quiesce() succeeds or the connection is replaced */
-    KVEIK_E_INTERNAL = -23      /* a bug; please report the text */
+    KVEIK_MISS = 1,            /* not in the cache */
+    KVEIK_HELD = 2,            /* already in the cache: nothing was copied */
+    KVEIK_PENDING = 3,         /* still under way */
+    KVEIK_E_INVALID = -1,      /* an argument is wrong */
+    KVEIK_E_NO_MEMORY = -2,    /* out of memory */
+    KVEIK_E_IO = -3,           /* a system call failed */
+    KVEIK_E_PROTOCOL = -4,     /* the other side broke the protocol */
+    KVEIK_E_VERSION = -5,      /* library and daemon have no protocol version in common */
+    KVEIK_E_NO_SPACE = -6,     /* the tier is full of blocks in use */
+    KVEIK_E_QUOTA = -7,        /* a quota (space, tenant, instance) is used up */
+    KVEIK_E_DEADLINE = -8,     /* the deadline passed first */
+    KVEIK_E_CANCELLED = -9,    /* cancelled, or quiesced */
+    KVEIK_E_UNKNOWN_ID = -10,  /* no such handle, lease or request */
+    KVEIK_E_LOST = -11,        /* the connection went away under the request */
+    KVEIK_E_UNAVAILABLE = -12, /* the daemon is not reachable now */
+    KVEIK_E_BUSY = -13,        /* too many requests in flight: reap completions first */
+    KVEIK_E_UNSUPPORTED = -14, /* not possible on this machine or in this build */
+    KVEIK_E_PERMISSION = -15,  /* the system or the daemon refuses */
+    KVEIK_E_MEMORY = -16,      /* engine memory could not be read or written */
+    KVEIK_E_LIMIT = -17,       /* a limit was exceeded; the text names it */
+    KVEIK_E_CORRUPT = -18,     /* stored bytes are damaged: treat as a miss */
+    KVEIK_E_SHUTDOWN = -19,    /* the daemon is shutting down */
+    KVEIK_E_MISMATCH = -20,    /* layout and space do not match, or the self-test failed */
+    KVEIK_E_FORKED = -21,      /* this client belongs to the parent process */
+    KVEIK_E_STUCK = -22,       /* the daemon does not answer; a copy may still touch the pages until
+                                  kveik_quiesce() succeeds or the connection is replaced */
+    KVEIK_E_INTERNAL = -23     /* a bug; please report the text */
 };
 
 /* A constant English text for a status. */
@@ -106,9 +106,13 @@ struct kveik_options {
     uint32_t reconnect_backoff_ms; /* between attempts while the daemon is away; 0: 50, doubling to
                                       at most 500 */
     uint32_t requests_max;         /* in flight; 0: what the daemon allows */
-    bool wait_for_daemon; /* true: kveik_connect() succeeds with the daemon down and connects later */
+    bool wait_for_daemon; /* true: kveik_connect() succeeds with the daemon down and connects later
+                           */
 };
-#define KVEIK_OPTIONS_INIT {.size = sizeof(struct kveik_options)}
+#define KVEIK_OPTIONS_INIT                                                                         \
+    {                                                                                              \
+        .size = sizeof(struct kveik_options)                                                       \
+    }
 
 KVEIK_API int kveik_connect(const struct kveik_options *options, kveik_client **client_out,
                             struct kveik_error *error);
@@ -129,7 +133,10 @@ struct kveik_info {
     char daemon[64];
     char instance[65];
 };
-#define KVEIK_INFO_INIT {.size = sizeof(struct kveik_info)}
+#define KVEIK_INFO_INIT                                                                            \
+    {                                                                                              \
+        .size = sizeof(struct kveik_info)                                                          \
+    }
 
 /* Never blocks. Tries to reconnect first if the connection is down and the back-off has passed. */
 KVEIK_API int kveik_info(kveik_client *client, struct kveik_info *info_out);
@@ -162,16 +169,17 @@ struct kveik_group {
     uint32_t layer_count;
     uint32_t head_count; /* KV heads of the whole model, not of one rank */
     uint32_t kind_count; /* planes a layer: 2 for K and V, 1 for latent caches */
-    uint32_t kind_elements[KVEIK_KINDS_MAX]; /* elements a head and token of each plane; opaque: 0 */
+    uint32_t
+        kind_elements[KVEIK_KINDS_MAX]; /* elements a head and token of each plane; opaque: 0 */
     bool opaque; /* pages are packed in a private way and are moved whole; see fingerprint */
 };
 
 struct kveik_space {
     size_t size;
-    const char *model;    /* the weights' name or hash: other weights must give another string */
-    const char *revision; /* may be NULL */
-    uint32_t dtype;       /* enum kveik_dtype, of the cache */
-    const uint8_t *rope_id;  /* 32 bytes: SHA-256 of the rotary parameters; NULL: no rotary */
+    const char *model;      /* the weights' name or hash: other weights must give another string */
+    const char *revision;   /* may be NULL */
+    uint32_t dtype;         /* enum kveik_dtype, of the cache */
+    const uint8_t *rope_id; /* 32 bytes: SHA-256 of the rotary parameters; NULL: no rotary */
     uint32_t group_count;
     const struct kveik_group *groups;
     const void *fingerprint; /* of private packing (engine build, ISA, page size); with opaque */
@@ -180,7 +188,10 @@ struct kveik_space {
     size_t isolation_bytes;
     uint64_t quota_bytes; /* hold at most so much of this space; 0: no bound of its own */
 };
-#define KVEIK_SPACE_INIT {.size = sizeof(struct kveik_space)}
+#define KVEIK_SPACE_INIT                                                                           \
+    {                                                                                              \
+        .size = sizeof(struct kveik_space)                                                         \
+    }
 
 KVEIK_API int kveik_space_register(kveik_client *client, const struct kveik_space *space,
                                    uint32_t *space_out, struct kveik_error *error);
@@ -188,8 +199,9 @@ KVEIK_API int kveik_space_register(kveik_client *client, const struct kveik_spac
 /* ---- the memory that holds it --------------------------------------------------------------- */
 
 enum kveik_memory_mode {
-    KVEIK_MEMORY_AUTO = 0,  /* the first of the following that works */
-    KVEIK_MEMORY_SHARED = 1,/* memory is a mapping of a memfd (kveik_memory_allocate, or memfd given) */
+    KVEIK_MEMORY_AUTO = 0, /* the first of the following that works */
+    KVEIK_MEMORY_SHARED =
+        1, /* memory is a mapping of a memfd (kveik_memory_allocate, or memfd given) */
     KVEIK_MEMORY_ADOPT = 2, /* private memory: its pages are replaced, in place and with their
                                contents, by a sealed memfd that the daemon can map */
     KVEIK_MEMORY_CROSS = 3  /* the daemon copies across processes (process_vm_readv/writev) */
@@ -197,13 +209,16 @@ enum kveik_memory_mode {
 
 struct kveik_memory_options {
     size_t size;
-    uint32_t mode;   /* enum kveik_memory_mode */
-    int memfd;       /* with SHARED: the file that is mapped at `address`; ignored elsewhere. It
-                        stays the caller's. 0: unknown */
+    uint32_t mode; /* enum kveik_memory_mode */
+    int memfd;     /* with SHARED: the file that is mapped at `address`; ignored elsewhere. It
+                      stays the caller's. 0: unknown */
     uint64_t memfd_offset; /* of `address` in that file */
     bool small_pages;      /* do not ask for huge pages */
 };
-#define KVEIK_MEMORY_OPTIONS_INIT {.size = sizeof(struct kveik_memory_options)}
+#define KVEIK_MEMORY_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        .size = sizeof(struct kveik_memory_options)                                                \
+    }
 
 /* Fresh zeroed memory that can be exported without a copy: a sealed memfd, huge pages asked for.
  * Freed by kveik_memory_free(), which also ends its exports. */
@@ -257,12 +272,15 @@ struct kveik_layout {
     uint32_t head_count;
     const struct kveik_plane *planes; /* [layer][kind]: layer_count * kind_count of them */
     uint64_t page_bytes;              /* opaque groups: bytes of one plane's page */
-    kveik_fill_cb fill;   /* both or neither: with them, registration proves the layout: a pattern */
+    kveik_fill_cb fill; /* both or neither: with them, registration proves the layout: a pattern */
     kveik_check_cb check; /* is written by `fill`, moved by the daemon to another page, and checked
                              there. Pages 0 and 1 are used and restored. */
     void *callback_arg;
 };
-#define KVEIK_LAYOUT_INIT {.size = sizeof(struct kveik_layout)}
+#define KVEIK_LAYOUT_INIT                                                                          \
+    {                                                                                              \
+        .size = sizeof(struct kveik_layout)                                                        \
+    }
 
 /* Checks that planes lie inside their regions and share no byte, runs the self-test if callbacks
  * are given. KVEIK_E_MISMATCH says which plane, page, token and head are wrong. */
@@ -307,15 +325,16 @@ KVEIK_API int kveik_hasher_tokens(kveik_hasher *hasher, const uint8_t *parent,
 struct kveik_push_run {
     uint32_t layout;
     uint32_t block_count;
-    uint32_t block_tokens;     /* a multiple of 16, at most 4096 */
-    uint32_t tail_tokens;      /* valid tokens of the last block; 0: full */
-    const uint8_t *parent_key; /* key of the grain before the run; NULL: the run begins the prompt */
-    const uint8_t *keys;       /* every grain's key: prefixes of a block can hit. Or one a block */
+    uint32_t block_tokens; /* a multiple of 16, at most 4096 */
+    uint32_t tail_tokens;  /* valid tokens of the last block; 0: full */
+    const uint8_t
+        *parent_key;     /* key of the grain before the run; NULL: the run begins the prompt */
+    const uint8_t *keys; /* every grain's key: prefixes of a block can hit. Or one a block */
     uint32_t key_count;
-    const uint32_t *tokens;    /* ids of all valid tokens, or NULL */
-    const uint32_t *pages;     /* pages that hold the tokens, in order */
+    const uint32_t *tokens; /* ids of all valid tokens, or NULL */
+    const uint32_t *pages;  /* pages that hold the tokens, in order */
     uint32_t page_count;
-    uint32_t page_token;       /* the first token's place in pages[0] */
+    uint32_t page_token; /* the first token's place in pages[0] */
 };
 
 struct kveik_push {
@@ -324,7 +343,10 @@ struct kveik_push {
     uint32_t run_count;
     uint32_t deadline_ms; /* 0: 10 s */
 };
-#define KVEIK_PUSH_INIT {.size = sizeof(struct kveik_push)}
+#define KVEIK_PUSH_INIT                                                                            \
+    {                                                                                              \
+        .size = sizeof(struct kveik_push)                                                          \
+    }
 
 /* A part of the model that an asker needs; none: all of it. */
 struct kveik_want {
@@ -338,23 +360,26 @@ struct kveik_want {
 struct kveik_lookup {
     size_t size;
     uint32_t space;
-    const uint8_t *keys;   /* from the prompt's first grain on */
+    const uint8_t *keys; /* from the prompt's first grain on */
     uint32_t key_count;
-    uint32_t key_tokens;   /* tokens from key to key: 16 (0 means 16), or the size of blocks: then
-                              only blocks of at least that size are found */
-    uint32_t tail_tokens;  /* valid tokens of the last grain; 0: 16 */
-    uint32_t step_tokens;  /* cut the hit to a multiple of this (your page size); 0: no cut */
+    uint32_t key_tokens;  /* tokens from key to key: 16 (0 means 16), or the size of blocks: then
+                             only blocks of at least that size are found */
+    uint32_t tail_tokens; /* valid tokens of the last grain; 0: 16 */
+    uint32_t step_tokens; /* cut the hit to a multiple of this (your page size); 0: no cut */
     const struct kveik_want *wants;
     uint32_t want_count;
     bool lease;   /* keep what was found readable until kveik_release() or the instance is gone */
     bool origins; /* also say which instances pushed it */
     uint32_t deadline_ms; /* 0: 1 s */
 };
-#define KVEIK_LOOKUP_INIT {.size = sizeof(struct kveik_lookup)}
+#define KVEIK_LOOKUP_INIT                                                                          \
+    {                                                                                              \
+        .size = sizeof(struct kveik_lookup)                                                        \
+    }
 
 struct kveik_pull_run {
     uint32_t layout;
-    const uint8_t *keys;  /* consecutive, as in the lookup */
+    const uint8_t *keys; /* consecutive, as in the lookup */
     uint32_t key_count;
     uint32_t key_tokens;  /* 0: 16 */
     uint32_t tail_tokens; /* valid tokens of the last grain; 0: 16 */
@@ -371,7 +396,10 @@ struct kveik_pull {
     uint64_t lease;       /* of the lookup, or 0 */
     bool release_lease;   /* release it when the pull completes */
 };
-#define KVEIK_PULL_INIT {.size = sizeof(struct kveik_pull)}
+#define KVEIK_PULL_INIT                                                                            \
+    {                                                                                              \
+        .size = sizeof(struct kveik_pull)                                                          \
+    }
 
 enum kveik_op_kind {
     KVEIK_OP_PUSH = 1,
@@ -391,11 +419,11 @@ struct kveik_origin {
 /* What became of one request. */
 struct kveik_completion {
     size_t size;
-    uint64_t op;   /* the id that submit gave */
-    void *user;    /* the pointer that submit got */
-    uint32_t kind; /* enum kveik_op_kind */
-    int status;    /* of the whole: KVEIK_OK even when single blocks missed */
-    uint64_t bytes; /* payload moved */
+    uint64_t op;         /* the id that submit gave */
+    void *user;          /* the pointer that submit got */
+    uint32_t kind;       /* enum kveik_op_kind */
+    int status;          /* of the whole: KVEIK_OK even when single blocks missed */
+    uint64_t bytes;      /* payload moved */
     uint64_t latency_us; /* submit to completion */
     /* push: one status a block (OK, HELD, E_NO_SPACE, ...); pull: one a key (OK, MISS, ...).
      * Belongs to the library until kveik_completion_finish(). */
@@ -405,13 +433,16 @@ struct kveik_completion {
     uint32_t hit_keys;
     uint32_t hit_tokens;
     uint64_t hit_bytes;
-    uint64_t lease; /* 0: none */
+    uint64_t lease;       /* 0: none */
     uint64_t expected_us; /* what pulling the hit is expected to take */
     struct kveik_origin origins[KVEIK_ORIGINS_MAX];
     uint32_t origin_count;
     char text[256]; /* why, when status is an error */
 };
-#define KVEIK_COMPLETION_INIT {.size = sizeof(struct kveik_completion)}
+#define KVEIK_COMPLETION_INIT                                                                      \
+    {                                                                                              \
+        .size = sizeof(struct kveik_completion)                                                    \
+    }
 
 /* Frees what the completion points to. Accepts a zeroed one. */
 KVEIK_API void kveik_completion_finish(struct kveik_completion *completion);

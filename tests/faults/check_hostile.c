@@ -1,0 +1,415 @@
+/*
+ * A client that breaks the rules loses its session with a reason in the log; the daemon goes on
+ * serving the others.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <check.h>
+
+#include "base/clock.h"
+#include "base/heap.h"
+#include "base/rng.h"
+#include "tests/lib/check_main.h"
+#include "tests/lib/daemon.h"
+#include "tests/lib/raw.h"
+
+enum { LAYERS = 2, PAGES = 8, ENDED_MS = 5000 };
+
+static struct daemon kveikd;
+static struct raw good; /* an honest client beside the hostile ones */
+static uint64_t ids = 100;
+
+static void setup(void)
+{
+    static const char *const arguments[] = {"--cpu-bytes",
+                                            "64MiB",
+                                            "--stall-time",
+                                            "500ms",
+                                            "--log-format",
+                                            "human",
+                                            "--session-requests-max",
+                                            "64",
+                                            NULL};
+    daemon_init(&kveikd);
+    ck_assert(daemon_start(&kveikd, arguments));
+    ck_assert(raw_connect(&good, kveikd.socket));
+    ck_assert(raw_hello(&good, "honest"));
+    ck_assert_int_eq(raw_space(&good, LAYERS), 0);
+    int fd = raw_memfd(raw_layout_bytes(LAYERS, PAGES));
+    ck_assert_int_eq(raw_export(&good, fd, raw_layout_bytes(LAYERS, PAGES)), 0);
+    (void)close(fd);
+    ck_assert_int_eq(raw_layout(&good, 0, LAYERS, PAGES), 0);
+}
+
+/* The honest client still gets its work done, and the daemon still ends well. */
+static void teardown(void)
+{
+    uint8_t key[MSG_KEY_BYTES] = {7};
+    struct msg msg;
+    struct msg answer;
+    struct msg_push_run run;
+    raw_push(&msg, &run, ++ids, key);
+    ck_assert(raw_call(&good, &msg, &answer));
+    ck_assert_int_eq(answer.u.completion.status, ST_OK);
+    ck_assert_uint_eq(answer.u.completion.status_count, 1);
+    raw_close(&good);
+    ck_assert_int_eq(daemon_stop(&kveikd), 0);
+    daemon_finish(&kveikd);
+}
+
+static void hostile_open(struct raw *raw)
+{
+    ck_assert(raw_connect(raw, kveikd.socket));
+    ck_assert(raw_hello(raw, "hostile"));
+    ck_assert_int_eq(raw_space(raw, LAYERS), 0);
+    int fd = raw_memfd(raw_layout_bytes(LAYERS, PAGES));
+    ck_assert_int_eq(raw_export(raw, fd, raw_layout_bytes(LAYERS, PAGES)), 0);
+    (void)close(fd);
+    ck_assert_int_eq(raw_layout(raw, 0, LAYERS, PAGES), 0);
+}
+
+static void must_end(struct raw *raw, const char *reason_has)
+{
+    char reason[MSG_TEXT_MAX];
+    ck_assert_msg(raw_ended(raw, reason, ENDED_MS), "the session goes on");
+    ck_assert_msg(strstr(reason, reason_has) != NULL, "the reason is: %s", reason);
+    ck_assert(daemon_logged(&kveikd, reason_has, 1000));
+    raw_close(raw);
+}
+
+START_TEST(push_and_pull_by_hand)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        uint8_t key[MSG_KEY_BYTES] = {1};
+        struct msg_push_run push;
+        struct msg msg;
+        struct msg answer;
+        raw_push(&msg, &push, 10, key);
+        ck_assert(raw_call(&raw, &msg, &answer));
+        ck_assert_int_eq(answer.u.completion.status, ST_OK);
+        ck_assert_int_eq(answer.u.completion.statuses[0], ST_OK);
+        msg.request_id = 11;
+        ck_assert(raw_call(&raw, &msg, &answer));
+        ck_assert_int_eq(answer.u.completion.statuses[0], ST_HELD);
+        struct msg lookup = {.request_id = 12,
+                             .kind = MSG_LOOKUP,
+                             .u.lookup = {.keys = key,
+                                          .key_count = 1,
+                                          .key_grains = 1,
+                                          .tail_tokens = GRAIN_TOKENS,
+                                          .step_grains = 1,
+                                          .lease = true,
+                                          .origins = true}};
+        ck_assert(raw_call(&raw, &lookup, &answer));
+        ck_assert_int_eq(answer.u.lookup_reply.status, ST_OK);
+        ck_assert_uint_eq(answer.u.lookup_reply.hit_keys, 1);
+        ck_assert_uint_eq(answer.u.lookup_reply.origin_count, 1);
+        static const uint32_t page = 3;
+        struct msg_pull_run pull = {.keys = key,
+                                    .key_count = 1,
+                                    .key_grains = 1,
+                                    .tail_tokens = GRAIN_TOKENS,
+                                    .pages = &page,
+                                    .page_count = 1};
+        msg = (struct msg){.request_id = 13,
+                           .kind = MSG_PULL,
+                           .u.pull = {.runs = &pull,
+                                      .run_count = 1,
+                                      .lease = answer.u.lookup_reply.lease,
+                                      .release_lease = true}};
+        ck_assert(raw_call(&raw, &msg, &answer));
+        ck_assert_int_eq(answer.u.completion.status, ST_OK);
+        ck_assert_int_eq(answer.u.completion.statuses[0], ST_OK);
+        raw_close(&raw);
+    }
+END_TEST
+
+START_TEST(random_bytes)
+    {
+        struct rng rng = {.state = 1};
+        for (int round = 0; round < 50; round++) {
+            struct raw raw;
+            ck_assert(raw_connect(&raw, kveikd.socket));
+            uint8_t bytes[256];
+            for (size_t i = 0; i < sizeof bytes; i++) {
+                bytes[i] = (uint8_t)rng_next(&rng);
+            }
+            (void)raw_bytes(&raw, bytes, sizeof bytes);
+            char reason[MSG_TEXT_MAX];
+            ck_assert(raw_ended(&raw, reason, ENDED_MS));
+            raw_close(&raw);
+        }
+        ck_assert(daemon_logged(&kveikd, "no frame: the mark", 1000));
+    }
+END_TEST
+
+START_TEST(random_payloads)
+    {
+        struct rng rng = {.state = 2};
+        for (int round = 0; round < 200; round++) {
+            struct raw raw;
+            ck_assert(raw_connect(&raw, kveikd.socket));
+            ck_assert(raw_hello(&raw, "random"));
+            uint8_t bytes[FRAME_HEADER_BYTES + 64] = {64, 0, 0, 0, 0, 0, 0x4b, 0x56};
+            for (size_t i = FRAME_HEADER_BYTES; i < sizeof bytes; i++) {
+                bytes[i] = (uint8_t)rng_next(&rng);
+            }
+            (void)raw_bytes(&raw, bytes, sizeof bytes);
+            char reason[MSG_TEXT_MAX];
+            ck_assert(raw_ended(&raw, reason, ENDED_MS));
+            raw_close(&raw);
+        }
+    }
+END_TEST
+
+START_TEST(no_hello_first)
+    {
+        struct raw raw;
+        ck_assert(raw_connect(&raw, kveikd.socket));
+        struct msg msg = {.request_id = 1, .kind = MSG_RELEASE, .u.release.lease = 1};
+        ck_assert(raw_send(&raw, &msg, NULL, 0));
+        must_end(&raw, "must be hello");
+    }
+END_TEST
+
+START_TEST(connects_and_says_nothing)
+    {
+        struct raw raw;
+        ck_assert(raw_connect(&raw, kveikd.socket));
+        must_end(&raw, "no whole hello came");
+    }
+END_TEST
+
+START_TEST(half_a_message)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        static const uint8_t half[] = {200, 0, 0, 0, 0, 0, 0x4b, 0x56, 1, 2, 3};
+        ck_assert(raw_bytes(&raw, half, sizeof half));
+        must_end(&raw, "half a message");
+    }
+END_TEST
+
+START_TEST(a_frame_too_large)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        static const uint8_t header[] = {255, 255, 255, 127, 0, 0, 0x4b, 0x56};
+        ck_assert(raw_bytes(&raw, header, sizeof header));
+        must_end(&raw, "at most 4194304");
+    }
+END_TEST
+
+/* Length-delimited unknown fields, one inside the other: nothing may recurse into them. */
+START_TEST(nested_a_million_deep)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        enum { DEPTH = 1000000 };
+        size_t bytes = (size_t)DEPTH * 2;
+        uint8_t *frame = heap_calloc(1, FRAME_HEADER_BYTES + bytes);
+        ck_assert_ptr_nonnull(frame);
+        for (size_t i = 0; i < 4; i++) {
+            frame[i] = (uint8_t)(bytes >> (8 * i));
+        }
+        frame[6] = 0x4b;
+        frame[7] = 0x56;
+        for (size_t i = 0; i < DEPTH; i++) {
+            frame[FRAME_HEADER_BYTES + 2 * i] = (20 << 3) | 2; /* push, again and again */
+            frame[FRAME_HEADER_BYTES + 2 * i + 1] = 0x7f;
+        }
+        (void)raw_bytes(&raw, frame, FRAME_HEADER_BYTES + bytes);
+        heap_free(frame);
+        char reason[MSG_TEXT_MAX];
+        ck_assert(raw_ended(&raw, reason, ENDED_MS));
+        raw_close(&raw);
+    }
+END_TEST
+
+START_TEST(an_id_twice)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        /* quiesce waits for nothing, so a push that is slow enough is needed: many at once */
+        uint8_t keys[40][MSG_KEY_BYTES];
+        struct msg_push_run runs[40];
+        static const uint32_t page = 0;
+        for (uint32_t i = 0; i < 40; i++) {
+            (void)memset(keys[i], (int)i + 1, MSG_KEY_BYTES);
+            runs[i] = (struct msg_push_run){.keys = keys[i],
+                                            .key_count = 1,
+                                            .block_count = 1,
+                                            .block_grains = 1,
+                                            .tail_tokens = GRAIN_TOKENS,
+                                            .token_count = GRAIN_TOKENS,
+                                            .pages = &page,
+                                            .page_count = 1};
+        }
+        struct msg msg = {
+            .request_id = 77, .kind = MSG_PUSH, .u.push = {.runs = runs, .run_count = 40}};
+        bool ended = false;
+        char reason[MSG_TEXT_MAX] = "";
+        for (int i = 0; i < 2000 && !ended; i++) {
+            for (uint32_t k = 0; k < 40; k++) {
+                (void)memcpy(keys[k], &i, sizeof i);
+            }
+            ended = !raw_send(&raw, &msg, NULL, 0);
+        }
+        /* small pushes may each end before the next arrives; then nothing was in flight twice */
+        if (raw_ended(&raw, reason, 500)) {
+            ck_assert_msg(strstr(reason, "in flight already") != NULL, "%s", reason);
+        }
+        raw_close(&raw);
+    }
+END_TEST
+
+START_TEST(a_file_that_can_shrink)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        int fd = memfd_create("loose", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        ck_assert_int_eq(ftruncate(fd, 1 << 20), 0);
+        ck_assert_int_eq(raw_export(&raw, fd, 1 << 20), -1);
+        (void)close(fd);
+        fd = raw_memfd(1 << 20);
+        ck_assert_int_eq(raw_export(&raw, fd, (1 << 20) + 1), -1); /* beyond the file */
+        (void)close(fd);
+        raw_close(&raw);
+    }
+END_TEST
+
+START_TEST(a_sparse_file)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        int fd = memfd_create("sparse", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        ck_assert_int_eq(ftruncate(fd, 1 << 20), 0);
+        ck_assert_int_eq(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+        ck_assert_int_eq(raw_export(&raw, fd, 1 << 20), -1);
+        (void)close(fd);
+        raw_close(&raw);
+    }
+END_TEST
+
+START_TEST(a_punched_file)
+    {
+        struct raw raw;
+        ck_assert(raw_connect(&raw, kveikd.socket));
+        ck_assert(raw_hello(&raw, "puncher"));
+        ck_assert_int_eq(raw_space(&raw, LAYERS), 0);
+        int fd = raw_memfd(raw_layout_bytes(LAYERS, PAGES));
+        ck_assert_int_eq(raw_export(&raw, fd, raw_layout_bytes(LAYERS, PAGES)), 0);
+        ck_assert_int_eq(raw_layout(&raw, 0, LAYERS, PAGES), 0);
+        ck_assert_int_eq(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0);
+        uint8_t key[MSG_KEY_BYTES] = {9};
+        struct msg msg;
+        struct msg_push_run run;
+        raw_push(&msg, &run, 50, key);
+        ck_assert(raw_send(&raw, &msg, NULL, 0));
+        must_end(&raw, "a hole was punched");
+        (void)close(fd);
+    }
+END_TEST
+
+START_TEST(lies_about_pages_and_handles)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        static const uint32_t beyond = PAGES;
+        uint8_t key[MSG_KEY_BYTES] = {3};
+        struct msg msg;
+        struct msg answer;
+        struct msg_push_run run;
+        raw_push(&msg, &run, 60, key);
+        run.pages = &beyond;
+        ck_assert(raw_call(&raw, &msg, &answer));
+        ck_assert_int_eq(answer.u.completion.status, ST_INVALID);
+        raw_push(&msg, &run, 61, key);
+        run.layout = 5;
+        ck_assert(raw_call(&raw, &msg, &answer));
+        ck_assert_int_eq(answer.u.completion.status, ST_UNKNOWN_ID);
+        raw_push(&msg, &run, 62, key);
+        run.page_token = GRAIN_TOKENS - 1; /* runs over the end of its only page */
+        ck_assert(raw_call(&raw, &msg, &answer));
+        ck_assert_int_eq(answer.u.completion.status, ST_INVALID);
+        msg = (struct msg){.request_id = 63, .kind = MSG_RELEASE, .u.release.lease = 12345};
+        ck_assert(raw_call(&raw, &msg, &answer));
+        ck_assert_int_eq(answer.u.completion.status, ST_UNKNOWN_ID);
+        raw_close(&raw);
+    }
+END_TEST
+
+/* Requests without reading an answer: the daemon neither waits nor grows. */
+START_TEST(floods)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        uint8_t key[MSG_KEY_BYTES] = {4};
+        struct msg lookup = {.kind = MSG_LOOKUP,
+                             .u.lookup = {.keys = key,
+                                          .key_count = 1,
+                                          .key_grains = 1,
+                                          .tail_tokens = GRAIN_TOKENS,
+                                          .step_grains = 1}};
+        bool sending = true;
+        for (uint64_t i = 0; i < 2000000 && sending; i++) {
+            lookup.request_id = 1000 + i;
+            sending = raw_send(&raw, &lookup, NULL, 0);
+        }
+        ck_assert_msg(!sending, "two million answers were kept for a peer that does not read");
+        ck_assert(daemon_logged(&kveikd, "does not read its answers", ENDED_MS));
+        raw_close(&raw);
+    }
+END_TEST
+
+START_TEST(too_many_descriptors)
+    {
+        struct raw raw;
+        hostile_open(&raw);
+        uint32_t before = daemon_descriptors(&kveikd);
+        int fds[FRAME_DESCRIPTORS_MAX];
+        for (int i = 0; i < FRAME_DESCRIPTORS_MAX; i++) {
+            fds[i] = raw.socket;
+        }
+        struct msg msg = {.request_id = 70, .kind = MSG_RELEASE, .u.release.lease = 1};
+        ck_assert(raw_send(&raw, &msg, fds, FRAME_DESCRIPTORS_MAX));
+        must_end(&raw, "with descriptors");
+        struct timespec moment = {.tv_nsec = 100000000};
+        (void)nanosleep(&moment, NULL);
+        ck_assert_uint_lt(daemon_descriptors(&kveikd), before);
+    }
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {push_and_pull_by_hand,
+                                  random_bytes,
+                                  random_payloads,
+                                  no_hello_first,
+                                  connects_and_says_nothing,
+                                  half_a_message,
+                                  a_frame_too_large,
+                                  nested_a_million_deep,
+                                  an_id_twice,
+                                  a_file_that_can_shrink,
+                                  a_sparse_file,
+                                  a_punched_file,
+                                  lies_about_pages_and_handles,
+                                  floods,
+                                  too_many_descriptors};
+    struct check_suite suite = {.name = "hostile",
+                                .tests = tests,
+                                .count = ARRAY_COUNT(tests),
+                                .setup = setup,
+                                .teardown = teardown};
+    return check_run(&suite);
+}
