@@ -139,9 +139,8 @@ int bench_peer_start(struct bench_peer *peer, const struct bench_limit *limit, s
     char ready = 0;
     if (pid == 0) {
         memset(limit->planes, 2, limit->bytes); /* pages of its own */
-        (void)write(socket, &ready, 1);
-        (void)read(socket, &ready, 1); /* until the parent closes */
-        _exit(0);
+        bool told = write(socket, &ready, 1) == 1;
+        _exit(told && read(socket, &ready, 1) == 0 ? 0 : 1); /* until the parent closes */
     }
     *peer = (struct bench_peer){.pid = pid, .socket = socket, .planes = limit->planes};
     return read(socket, &ready, 1) == 1

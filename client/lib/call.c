@@ -69,7 +69,7 @@ static int call_within(struct kveik_client *client, struct msg *msg, const struc
             op_free(op);
         }
     }
-    if (status != ST_OK) {
+    if (status != ST_OK || op == NULL) {
         answer_out->status = status;
         (void)snprintf(answer_out->text, sizeof answer_out->text, "%s", error.text);
         return status;
