@@ -67,7 +67,9 @@ static const struct options_table table = {
 /* ---- local ------------------------------------------------------------------------------------
  */
 
-enum { CACHES_OF_WORKING_SET = 8, QUICK_BYTES = 64 << 20, POOL_FACTOR = 4 };
+/* The pool for bulk transfer holds three working sets: it is full, and every push evicts, before
+ * samples count. The index gets a daemon of its own, whose pool never fills. */
+enum { CACHES_OF_WORKING_SET = 8, QUICK_BYTES = 64 << 20, POOL_FACTOR = 3 };
 
 static const uint64_t index_pool_bytes = 2ull << 30;
 /* about what one round of both shapes takes, for --seconds */
@@ -88,68 +90,86 @@ static int transfer_512k(struct bench_run *run, struct error *error)
 struct section {
     const char *name;
     section_fn run;
+    bool redis; /* only with --against redis */
 };
 
-static const struct section sections[] = {
-    {"blocks of 2 MiB", transfer_32k}, {"blocks of 16 MiB", transfer_512k},
-    {"cross-memory", bench_cross},     {"four engines", bench_engines},
-    {"small requests", bench_small},   {"index", bench_index},
+static const struct section bulk_sections[] = {
+    {.name = "blocks of 2 MiB", .run = transfer_32k},
+    {.name = "blocks of 16 MiB", .run = transfer_512k},
+    {.name = "cross-memory", .run = bench_cross},
+    {.name = "four engines", .run = bench_engines},
+    {.name = "Redis", .run = bench_redis, .redis = true},
 };
 
-static int run_sections(struct bench_run *run, const struct bench_options *options,
-                        struct error *error)
+static const struct section index_sections[] = {
+    {.name = "small requests", .run = bench_small},
+    {.name = "index", .run = bench_index},
+};
+
+struct section_list {
+    const struct section *sections;
+    uint32_t count;
+    uint64_t pool_bytes;
+};
+
+/* The sections of a list, with a daemon of their own unless one was named. */
+static int run_list(struct bench_run *run, const struct bench_options *options,
+                    const struct section_list *list, struct error *error)
 {
-    for (uint32_t i = 0; i < ARRAY_COUNT(sections); i++) {
-        cli_progress("%s ...", sections[i].name);
-        int status = sections[i].run(run, error);
+    struct bench_daemon daemon = {0};
+    const char *socket_path = run->socket_path;
+    int status = ST_OK;
+    if (socket_path == NULL) {
+        struct bench_daemon_options wanted = {.program = options->program,
+                                              .cpu_bytes = list->pool_bytes,
+                                              .copy_threads = options->copy_threads};
+        status = bench_daemon_start(&daemon, &wanted, error);
+        run->socket_path = daemon.socket_path;
+    }
+    for (uint32_t i = 0; i < list->count && status == ST_OK; i++) {
+        const struct section *section = &list->sections[i];
+        if (section->redis && options->against != AGAINST_REDIS) {
+            continue;
+        }
+        cli_progress("%s ...", section->name);
+        status = section->run(run, error);
         if (status != ST_OK) {
-            cli_progress(NULL);
-            return error_wrap(error, "%s", sections[i].name);
+            (void)error_wrap(error, "%s", section->name);
         }
     }
-    int status = ST_OK;
-    if (options->against == AGAINST_REDIS) {
-        cli_progress("Redis ...");
-        status = bench_redis(run, error);
-    }
     cli_progress(NULL);
+    run->socket_path = socket_path;
+    bench_daemon_finish(&daemon);
     return status;
 }
 
 static int measure(struct cli *cli, const struct bench_options *options,
                    struct bench_report *report)
 {
-    struct bench_run run = {.report = report, .quick = options->quick};
+    struct bench_run run = {
+        .report = report, .quick = options->quick, .socket_path = cli->socket_path};
     run.working_bytes =
         options->quick ? QUICK_BYTES : CACHES_OF_WORKING_SET * bench_last_cache_bytes();
     uint32_t rounds = (uint32_t)((double)options->seconds / round_seconds);
     run.rounds = options->quick ? ROUNDS_QUICK : rounds > ROUNDS_MIN ? rounds : ROUNDS_MIN;
-    struct bench_daemon daemon = {0};
+    struct section_list bulk = {.sections = bulk_sections,
+                                .count = ARRAY_COUNT(bulk_sections),
+                                .pool_bytes = POOL_FACTOR * run.working_bytes};
+    struct section_list index = {.sections = index_sections,
+                                 .count = ARRAY_COUNT(index_sections),
+                                 .pool_bytes = index_pool_bytes};
     struct error error = {0};
-    int status = ST_OK;
-    if (cli->socket_path != NULL) {
-        run.socket_path = cli->socket_path;
-    } else {
-        uint64_t pool_bytes = POOL_FACTOR * run.working_bytes;
-        struct bench_daemon_options wanted = {
-            .program = options->program,
-            .cpu_bytes = pool_bytes > index_pool_bytes ? pool_bytes : index_pool_bytes,
-            .copy_threads = options->copy_threads,
-        };
-        status = bench_daemon_start(&daemon, &wanted, &error);
-        run.socket_path = daemon.socket_path;
-    }
     report->facts = bench_machine_facts();
     uint64_t began_ns = clock_ns();
+    int status = run_list(&run, options, &bulk, &error);
     if (status == ST_OK) {
-        status = run_sections(&run, options, &error);
+        status = run_list(&run, options, &index, &error);
     }
     (void)json_object_set_new(report->facts, "working_bytes",
                               json_integer((json_int_t)run.working_bytes));
     (void)json_object_set_new(report->facts, "quick", json_boolean(options->quick));
     (void)json_object_set_new(report->facts, "seconds",
                               json_real((double)(clock_ns() - began_ns) / 1e9));
-    bench_daemon_finish(&daemon);
     if (status != ST_OK) {
         return cli_fail(status == ST_UNAVAILABLE ? CLI_UNREACHABLE : CLI_FAILED, "%s", error.text);
     }

@@ -27,6 +27,7 @@ static char *map_memory(uint64_t bytes)
         return NULL;
     }
     (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    (void)madvise(memory, bytes, MADV_DONTFORK); /* shared with a child, pages would be copied */
     memset(memory, 1, bytes);
     return memory;
 }
@@ -136,16 +137,19 @@ int bench_peer_start(struct bench_peer *peer, const struct bench_limit *limit, s
     if (pid < 0) {
         return error_errno(error, ST_IO, errno, "start a second process");
     }
-    char ready = 0;
+    char *planes = NULL;
     if (pid == 0) {
-        memset(limit->planes, 2, limit->bytes); /* pages of its own */
-        bool told = write(socket, &ready, 1) == 1;
-        _exit(told && read(socket, &ready, 1) == 0 ? 0 : 1); /* until the parent closes */
+        planes = map_memory(limit->bytes);
+        bool told = planes != NULL && write(socket, &planes, sizeof planes) == sizeof planes;
+        /* until the parent closes */
+        _exit(told && read(socket, &planes, 1) == 0 ? 0 : 1);
     }
-    *peer = (struct bench_peer){.pid = pid, .socket = socket, .planes = limit->planes};
-    return read(socket, &ready, 1) == 1
-               ? ST_OK
-               : error_set(error, ST_LOST, "the second process ended at once");
+    *peer = (struct bench_peer){.pid = pid, .socket = socket};
+    if (read(socket, &planes, sizeof planes) != sizeof planes) {
+        return error_set(error, ST_LOST, "the second process ended at once");
+    }
+    peer->planes = planes;
+    return ST_OK;
 }
 
 void bench_peer_finish(struct bench_peer *peer)

@@ -34,7 +34,7 @@ void bench_limit_finish(struct bench_limit *limit);
 double bench_limit_best(struct bench_limit *limit);
 double bench_limit_memcpy(struct bench_limit *limit);
 
-/* A second process with a copy of such planes, for process_vm_readv() and writev(). */
+/* A second process with planes of its own, for process_vm_readv() and writev(). */
 struct bench_peer {
     pid_t pid;
     int socket;   /* closing it ends the process */
