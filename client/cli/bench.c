@@ -125,6 +125,7 @@ static int run_list(struct bench_run *run, const struct bench_options *options,
                                               .copy_threads = options->copy_threads};
         status = bench_daemon_start(&daemon, &wanted, error);
         run->socket_path = daemon.socket_path;
+        run->daemon_pid = daemon.pid;
     }
     for (uint32_t i = 0; i < list->count && status == ST_OK; i++) {
         const struct section *section = &list->sections[i];
@@ -139,6 +140,7 @@ static int run_list(struct bench_run *run, const struct bench_options *options,
     }
     cli_progress(NULL);
     run->socket_path = socket_path;
+    run->daemon_pid = 0;
     bench_daemon_finish(&daemon);
     return status;
 }

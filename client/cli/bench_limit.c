@@ -198,7 +198,8 @@ _Noreturn static void echo(int socket)
     _exit(0);
 }
 
-int bench_ping(uint32_t rounds, struct samples *us_out, struct error *error)
+int bench_ping(uint32_t rounds, void (*placed)(pid_t other, void *arg), void *arg,
+               struct samples *us_out, struct error *error)
 {
     int socket = -1;
     pid_t pid = fork_peer(&socket);
@@ -207,6 +208,9 @@ int bench_ping(uint32_t rounds, struct samples *us_out, struct error *error)
     }
     if (pid == 0) {
         echo(socket);
+    }
+    if (placed != NULL) {
+        placed(pid, arg);
     }
     char message[PING_BYTES] = {0};
     int status = ST_OK;

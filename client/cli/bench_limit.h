@@ -48,7 +48,9 @@ void bench_peer_finish(struct bench_peer *peer);
 int bench_peer_pass(const struct bench_peer *peer, struct bench_limit *limit, bool read_there,
                     double *seconds_out);
 
-/* Round trips of 64 bytes over a Unix stream socket with another process, in microseconds. */
-int bench_ping(uint32_t rounds, struct samples *us_out, struct error *error);
+/* Round trips of 64 bytes over a Unix stream socket with another process, in microseconds. `placed`
+ * (may be NULL) is called with the other process before. */
+int bench_ping(uint32_t rounds, void (*placed)(pid_t other, void *arg), void *arg,
+               struct samples *us_out, struct error *error);
 
 #endif

@@ -16,18 +16,26 @@ enum {
 };
 
 static const double wanted_small_ratio = 1.3;
+static const uint64_t small_keys_first = 3ull << 32;
 
 /* 128 KiB in four planes of 32 KiB */
 static const struct bench_shape shape_128k =
     {.name = "128k", .layers = 2, .kinds = 2, .heads = 8, .elements = 128, .page_tokens = 16};
 
-static int ping(struct bench_run *run, double *p50_out, struct error *error)
+static void on_ping_placed(pid_t other, void *arg)
+{
+    bench_place_take(*(const enum bench_place *)arg, other);
+}
+
+static int ping(struct bench_run *run, enum bench_place place, double *p50_out, struct error *error)
 {
     struct samples us = {0};
-    int status = bench_ping(run->quick ? PINGS / QUICK_DIVISOR : PINGS, &us, error);
+    int status =
+        bench_ping(run->quick ? PINGS / QUICK_DIVISOR : PINGS, on_ping_placed, &place, &us, error);
+    const char *name = bench_place_name(place);
     *p50_out = samples_median(&us);
-    samples_add(&bench_metric(run->report, "us", "ping_us_p50")->samples, *p50_out);
-    samples_add(&bench_metric(run->report, "us", "ping_us_p99")->samples,
+    samples_add(&bench_metric(run->report, "us", "ping_us_p50_%s", name)->samples, *p50_out);
+    samples_add(&bench_metric(run->report, "us", "ping_us_p99_%s", name)->samples,
                 samples_percentile(&us, 99));
     samples_finish(&us);
     return status;
@@ -37,15 +45,12 @@ static int ping(struct bench_run *run, double *p50_out, struct error *error)
 static int small_pulls(struct bench_run *run, struct bench_engine *engine, struct samples *us,
                        struct error *error)
 {
-    uint64_t key_first = 3ull << 32;
-    struct bench_pass push = {
-        .push = true, .key_first = key_first, .blocks = engine->pages, .depth = 4};
-    int status = bench_engine_pass(engine, &push, error);
+    int status = ST_OK;
     uint32_t pulls = run->quick ? PULLS / QUICK_DIVISOR : PULLS;
     struct rng rng = {.state = 1};
     for (uint32_t i = 0; i < pulls + WARM_PULLS && status == ST_OK; i++) {
         double took_us = 0;
-        status = bench_engine_one(engine, false, key_first + rng_below(&rng, engine->pages),
+        status = bench_engine_one(engine, false, small_keys_first + rng_below(&rng, engine->pages),
                                   (uint32_t)rng_below(&rng, engine->pages), &took_us, error);
         if (i >= WARM_PULLS) {
             samples_add(us, took_us);
@@ -74,37 +79,55 @@ static int hashing(struct bench_run *run, struct error *error)
     return status != ST_OK ? error_set(error, status, "hash tokens") : ST_OK;
 }
 
-int bench_small(struct bench_run *run, struct error *error)
+/* Ping and small pulls with both processes at one place. */
+static int measure_at(struct bench_run *run, struct bench_engine *engine, enum bench_place place,
+                      struct error *error)
 {
     double ping_us = 0;
     struct samples us = {0};
+    int status = ping(run, place, &ping_us, error);
+    if (status == ST_OK) {
+        bench_place_take(place, run->daemon_pid);
+        status = small_pulls(run, engine, &us, error);
+    }
+    struct bench_report *report = run->report;
+    const char *name = bench_place_name(place);
+    double p50 = samples_median(&us);
+    samples_add(&bench_metric(report, "us", "small_pull_us_p50_%s", name)->samples, p50);
+    samples_add(&bench_metric(report, "us", "small_pull_us_p99_%s", name)->samples,
+                samples_percentile(&us, 99));
+    struct bench_metric *ratio = bench_metric(report, "of ping", "small_pull_ratio_%s", name);
+    samples_add(&ratio->samples, p50 / ping_us);
+    /* a ping moves no block: the bare copy's time is allowed beside it */
+    double copy_us = (double)bench_block_bytes(&shape_128k) /
+                     (bench_median(report, "copy_limit_gbps_32k") * 1e3);
+    ratio = bench_metric(report, "of ping + copy", "small_pull_ratio_with_copy_%s", name);
+    samples_add(&ratio->samples, p50 / (ping_us + copy_us));
+    bench_want(ratio, BENCH_AT_MOST, wanted_small_ratio);
+    samples_finish(&us);
+    return status;
+}
+
+int bench_small(struct bench_run *run, struct error *error)
+{
     struct bench_engine engine = {0};
     struct bench_engine_options options = {
         .socket_path = run->socket_path, .shape = &shape_128k, .pages = SMALL_PAGES};
-    int status = ping(run, &ping_us, error);
+    int status = bench_engine_init(&engine, &options, error);
+    struct bench_pass push = {
+        .push = true, .key_first = small_keys_first, .blocks = SMALL_PAGES, .depth = 4};
     if (status == ST_OK) {
-        status = bench_engine_init(&engine, &options, error);
+        status = bench_engine_pass(&engine, &push, error);
     }
-    if (status == ST_OK) {
-        status = small_pulls(run, &engine, &us, error);
+    for (int place = 0; place < BENCH_PLACES && status == ST_OK; place++) {
+        if (bench_place_possible(run, (enum bench_place)place)) {
+            status = measure_at(run, &engine, (enum bench_place)place, error);
+        }
     }
+    bench_place_take(BENCH_ANYWHERE, run->daemon_pid);
     if (status == ST_OK) {
-        double p50 = samples_median(&us);
-        struct bench_report *report = run->report;
-        samples_add(&bench_metric(report, "us", "small_pull_us_p50")->samples, p50);
-        samples_add(&bench_metric(report, "us", "small_pull_us_p99")->samples,
-                    samples_percentile(&us, 99));
-        double copy_us = (double)bench_block_bytes(&shape_128k) /
-                         (bench_median(report, "copy_limit_gbps_32k") * 1e3);
-        struct bench_metric *ratio = bench_metric(report, "of ping", "small_pull_ratio");
-        samples_add(&ratio->samples, p50 / ping_us);
-        /* a ping moves no block: the bare copy's time is allowed beside it */
-        ratio = bench_metric(report, "of ping + copy", "small_pull_ratio_with_copy");
-        samples_add(&ratio->samples, p50 / (ping_us + copy_us));
-        bench_want(ratio, BENCH_AT_MOST, wanted_small_ratio);
         status = hashing(run, error);
     }
-    samples_finish(&us);
     bench_engine_finish(&engine);
     return status;
 }
