@@ -117,8 +117,8 @@ static int instance_set(struct kveik_client *client, const char *name)
     char own[MSG_INSTANCE_MAX + 1];
     if (name == NULL) {
         uint32_t chance = 0;
-        if (getrandom(&chance, sizeof chance, GRND_NONBLOCK) != sizeof chance) {
-            chance = (uint32_t)clock_ns(); /* early at boot: unlike others is all it need be */
+        if (getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance) {
+            chance = (uint32_t)clock_ns(); /* a name only: another client's would join its leases */
         }
         (void)snprintf(own, sizeof own, "pid-%d-%08x", (int)client->pid, chance);
         name = own;

@@ -16,6 +16,7 @@
 #ifndef KVEIK_CLIENT_CLIENT_H
 #define KVEIK_CLIENT_CLIENT_H
 
+#include <kveik/kveik.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,7 +25,6 @@
 #include "base/assert.h"
 #include "base/error.h"
 #include "base/queue.h"
-#include <kveik/kveik.h>
 #include "proto/frame.h"
 #include "proto/message.h"
 #include "proto/space.h"
@@ -154,7 +154,6 @@ struct kveik_client {
     struct client_table regions;
     struct client_table layouts;
     struct client_table allocations; /* memory.c: kveik_memory_allocate() */
-    struct client_table adoptions;   /* adopt.c: ranges replaced by memfds */
 };
 
 /* ---- client.c -------------------------------------------------------------------------------- */
@@ -237,6 +236,9 @@ struct call_answer {
  * filled in. Returns answer_out->status. */
 int client_call(struct kveik_client *client, struct msg *msg, const int *descriptors,
                 uint32_t descriptor_count, struct call_answer *answer_out);
+
+/* Forgets a region here and there. */
+int region_drop(struct kveik_client *client, uint32_t handle, struct error *error);
 
 /* Frees what the tables hold (memory.c, layout.c). */
 void regions_free(struct kveik_client *client);

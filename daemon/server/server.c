@@ -147,7 +147,7 @@ static int core_init(struct server *server, struct error *error)
                                  .leases_max = settings->leases_max,
                                  .tenants_max = 256,
                                  .instance_lease_bytes_max =
-                                     server->pool_bytes / 100 * settings->lease_percent,
+                                     server->pool_bytes * settings->lease_percent / 100,
                                  .high_percent = settings->cpu_high_percent,
                                  .low_percent = settings->cpu_low_percent,
                                  .hash_seed = seed};

@@ -148,7 +148,7 @@ START_TEST(random_bytes)
             ck_assert(raw_ended(&raw, reason, ENDED_MS));
             raw_close(&raw);
         }
-        ck_assert(daemon_logged(&kveikd, "no frame: the mark", 1000));
+        ck_assert(daemon_logged(&kveikd, "no frame", 1000));
     }
 END_TEST
 
@@ -205,7 +205,7 @@ START_TEST(a_frame_too_large)
         hostile_open(&raw);
         static const uint8_t header[] = {255, 255, 255, 127, 0, 0, 0x4b, 0x56};
         ck_assert(raw_bytes(&raw, header, sizeof header));
-        must_end(&raw, "at most 4194304");
+        must_end(&raw, "4194304");
     }
 END_TEST
 

@@ -1,0 +1,34 @@
+/* Sealed memfds: fresh ones, and ones that replace private pages in place. No client state. */
+#ifndef KVEIK_CLIENT_MEMFD_H
+#define KVEIK_CLIENT_MEMFD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct memfd_mapping {
+    char *address;  /* aligned to 2 MiB */
+    uint64_t bytes; /* whole pages */
+    int fd;
+};
+
+/* Zeroed, populated, sealed against shrinking and growing; huge pages asked for. */
+int memfd_allocate(uint64_t bytes, struct memfd_mapping *mapping_out, struct error *error);
+
+struct adopted {
+    int fd;               /* the caller's */
+    uint64_t file_offset; /* of the range's first byte */
+};
+
+/*
+ * Replaces the pages of [address, address + bytes), rounded outward, by a sealed memfd with the
+ * same contents at the same address; there is no moment at which they are not mapped. Pages that
+ * were adopted before, by whomever in this process, are found again by their mapping, when one
+ * file holds the whole range. ST_UNSUPPORTED with the reason when the range is not private,
+ * anonymous, readable and writable throughout, or is partly adopted.
+ */
+int adopt_range(char *address, uint64_t bytes, bool huge_pages, struct adopted *adopted_out,
+                struct error *error);
+
+#endif
