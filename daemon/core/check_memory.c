@@ -53,7 +53,7 @@ static uint32_t check_slab_list(const struct slab_class *class, const uint8_t *l
     return count;
 }
 
-static uint64_t check_class(const struct check *check, uint32_t number)
+static uint64_t check_class(const struct check *check, uint32_t number, uint32_t *empty)
 {
     const struct core *core = check->core;
     const struct slab_class *class = &core->slabs.classes[number];
@@ -74,8 +74,9 @@ static uint64_t check_class(const struct check *check, uint32_t number)
         }
     }
     KVEIK_ASSERT(used_slots == class->used_slots);
-    KVEIK_ASSERT(listed == check_slab_list(class, live, class->open_head, false) +
-                               check_slab_list(class, live, class->empty_head, true));
+    uint32_t empty_here = check_slab_list(class, live, class->empty_head, true);
+    KVEIK_ASSERT(listed == check_slab_list(class, live, class->open_head, false) + empty_here);
+    *empty += empty_here;
     uint32_t shapes = 0;
     uint32_t before = NONE;
     for (uint32_t s = class->shape_first; s != NONE; s = shape_at(core, s)->class_next) {
@@ -93,14 +94,15 @@ void check_slabs(const struct check *check)
     const struct slabs *slabs = &check->core->slabs;
     uint64_t committed = 0;
     uint64_t slots = 0;
+    uint32_t empty = 0;
     for (uint32_t i = 0; i < CORE_CLASSES_MAX; i++) {
         if (slabs->classes[i].slot_bytes != 0) {
-            committed += check_class(check, i);
+            committed += check_class(check, i, &empty);
             slots += slabs->classes[i].used_slots;
         }
     }
     KVEIK_ASSERT(committed == slabs->committed_bytes && committed <= slabs->budget_bytes);
-    KVEIK_ASSERT(slots == check->core->parts.used);
+    KVEIK_ASSERT(slots == check->core->parts.used && empty == slabs->empty_slabs);
 }
 
 static void check_ages(const struct core *core)

@@ -235,7 +235,11 @@ void core_counters(const struct core *core, struct core_counters *counters_out)
 
 static uint64_t index_committed(const struct core *core)
 {
-    return core->keys.bytes.committed_bytes + core->keys.owners.committed_bytes +
+    uint64_t slots = 0;
+    for (uint32_t i = 0; i < CORE_CLASSES_MAX; i++) {
+        slots += core->slabs.classes[i].parts.committed_bytes;
+    }
+    return slots + core->keys.bytes.committed_bytes + core->keys.owners.committed_bytes +
            core->table.buckets.committed_bytes + core->table.overflow.array.committed_bytes +
            core->blocks.array.committed_bytes + core->parts.array.committed_bytes;
 }

@@ -10,27 +10,40 @@
 /* Walks the entries of a hash whose key is the one asked for, in one space. */
 struct cursor {
     const struct bucket *bucket;
-    uint32_t entry;
+    uint32_t matches; /* entries of the bucket with the hash, not yet looked at */
 };
+
+static struct cursor cursor_begin(const struct core *core, uint32_t hash)
+{
+    const struct bucket *bucket = table_bucket(&core->table, hash);
+    return (struct cursor){.bucket = bucket, .matches = table_matches(bucket, hash)};
+}
+
+static inline bool key_is(const struct core *core, const struct asked *asked, uint32_t number)
+{
+    return keys_equal(keys_at(&core->keys, number), asked->key) &&
+           block_at(core, keys_owner(&core->keys, number))->space == asked->space;
+}
 
 static bool next_block(const struct core *core, struct cursor *cursor, const struct asked *asked,
                        uint32_t *key_number_out)
 {
-    while (cursor->bucket != NULL) {
-        while (cursor->entry < cursor->bucket->count) {
-            uint32_t at = cursor->entry++;
+    for (;;) {
+        while (cursor->matches != 0) {
+            uint32_t at = (uint32_t)__builtin_ctz(cursor->matches);
+            cursor->matches &= cursor->matches - 1;
             uint32_t number = cursor->bucket->entries[at].key;
-            if (cursor->bucket->entries[at].hash == asked->hash &&
-                memcmp(keys_at(&core->keys, number), asked->key, CORE_KEY_BYTES) == 0 &&
-                block_at(core, keys_owner(&core->keys, number))->space == asked->space) {
+            if (key_is(core, asked, number)) {
                 *key_number_out = number;
                 return true;
             }
         }
         cursor->bucket = table_overflow(&core->table, cursor->bucket);
-        cursor->entry = 0;
+        if (cursor->bucket == NULL) {
+            return false;
+        }
+        cursor->matches = table_matches(cursor->bucket, asked->hash);
     }
-    return false;
 }
 
 void find_prefetch_bucket(const struct core *core, uint32_t hash)
@@ -38,16 +51,32 @@ void find_prefetch_bucket(const struct core *core, uint32_t hash)
     __builtin_prefetch(table_bucket(&core->table, hash));
 }
 
-void find_prefetch_key(const struct core *core, uint32_t hash)
+uint32_t find_prefetch_key(const struct core *core, uint32_t hash)
 {
     const struct bucket *bucket = table_bucket(&core->table, hash);
-    for (uint32_t i = 0; i < bucket->count; i++) {
-        if (bucket->entries[i].hash == hash) {
-            uint32_t number = bucket->entries[i].key;
-            __builtin_prefetch(keys_at(&core->keys, number));
-            __builtin_prefetch((const uint32_t *)core->keys.owners.base + number);
-            return;
-        }
+    uint32_t matches = table_matches(bucket, hash);
+    if (matches == 0) {
+        return NONE;
+    }
+    uint32_t number = bucket->entries[__builtin_ctz(matches)].key;
+    __builtin_prefetch(keys_at(&core->keys, number));
+    __builtin_prefetch((const uint32_t *)core->keys.owners.base + number);
+    return number;
+}
+
+uint32_t find_prefetch_block(const struct core *core, uint32_t key_number)
+{
+    uint32_t block = key_number == NONE ? NONE : keys_owner(&core->keys, key_number);
+    if (block != NONE) {
+        __builtin_prefetch(block_at(core, block));
+    }
+    return block;
+}
+
+void find_prefetch_part(const struct core *core, uint32_t block)
+{
+    if (block != NONE) {
+        __builtin_prefetch(part_at(core, block_at(core, block)->parts));
     }
 }
 
@@ -239,24 +268,62 @@ static uint32_t grain_of(const struct block *block, uint32_t key_number)
     return block->keys_less_one == 0 ? block->grains_less_one : key_number - block->keys;
 }
 
+/* The block of a key's number, if it holds what is asked for; NULL otherwise. */
+static const struct block *holder(const struct core *core, const struct asked *asked,
+                                  uint32_t key_number, uint32_t *grain_out)
+{
+    const struct block *block = block_at(core, keys_owner(&core->keys, key_number));
+    *grain_out = grain_of(block, key_number);
+    return block_holds(block, asked, *grain_out) ? block : NULL;
+}
+
+static void cover_alone(struct cover *cover, uint32_t part, uint32_t grain,
+                        const struct core_want *want)
+{
+    cover->count = 1;
+    cover->pieces[0] = (struct cover_piece){.part = part, .grain = grain, .ranges = want->ranges};
+}
+
+/* The common case: the first block with the key, and one part of it that does it alone. */
+static bool cover_at_once(const struct core *core, const struct asked *asked,
+                          const struct core_want *want, struct cover *cover_out)
+{
+    uint32_t number = asked->hint - 1;
+    uint32_t grain = 0;
+    const struct block *block =
+        key_is(core, asked, number) ? holder(core, asked, number, &grain) : NULL;
+    if (block == NULL) {
+        return false;
+    }
+    const struct part *part = part_at(core, block->parts);
+    const struct shape *shape = shape_at(core, part->shape);
+    if (shape->group != want->group || (part->state != PART_READY && !asked->filling) ||
+        !ranges_inside(&want->ranges, &shape->ranges)) {
+        return false;
+    }
+    cover_alone(cover_out, block->parts, grain, want);
+    return true;
+}
+
 bool find_cover(const struct core *core, const struct asked *asked, const struct core_want *want,
                 struct cover *cover_out)
 {
-    struct cursor cursor = {.bucket = table_bucket(&core->table, asked->hash)};
+    if (asked->hint != 0 && cover_at_once(core, asked, want, cover_out)) {
+        return true;
+    }
+    struct cursor cursor = cursor_begin(core, asked->hash);
     struct candidates candidates;
     candidates.count = 0;
     uint32_t key_number = 0;
     while (next_block(core, &cursor, asked, &key_number)) {
-        const struct block *block = block_at(core, keys_owner(&core->keys, key_number));
-        uint32_t grain = grain_of(block, key_number);
-        if (!block_holds(block, asked, grain)) {
+        uint32_t grain = 0;
+        const struct block *block = holder(core, asked, key_number, &grain);
+        if (block == NULL) {
             continue;
         }
         uint32_t alone = collect(core, block, grain, want, asked->filling, &candidates);
         if (alone != NONE) {
-            cover_out->count = 1;
-            cover_out->pieces[0] =
-                (struct cover_piece){.part = alone, .grain = grain, .ranges = want->ranges};
+            cover_alone(cover_out, alone, grain, want);
             return true;
         }
     }
@@ -266,7 +333,7 @@ bool find_cover(const struct core *core, const struct asked *asked, const struct
 void find_each(struct core *core, const struct asked *asked,
                void (*visit)(struct core *core, uint32_t part))
 {
-    struct cursor cursor = {.bucket = table_bucket(&core->table, asked->hash)};
+    struct cursor cursor = cursor_begin(core, asked->hash);
     uint32_t key_number = 0;
     while (next_block(core, &cursor, asked, &key_number)) {
         const struct block *block = block_at(core, keys_owner(&core->keys, key_number));
@@ -278,7 +345,7 @@ void find_each(struct core *core, const struct asked *asked,
 
 uint32_t find_block(const struct core *core, const struct asked *asked, const struct block *like)
 {
-    struct cursor cursor = {.bucket = table_bucket(&core->table, asked->hash)};
+    struct cursor cursor = cursor_begin(core, asked->hash);
     uint32_t key_number = 0;
     while (next_block(core, &cursor, asked, &key_number)) {
         uint32_t number = keys_owner(&core->keys, key_number);

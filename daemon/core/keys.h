@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/vm.h"
 #include "daemon/core/slots.h"
@@ -43,6 +44,20 @@ void keys_give(struct keys *keys, uint32_t first, uint32_t count);
 static inline const uint8_t *keys_at(const struct keys *keys, uint32_t number)
 {
     return (const uint8_t *)keys->bytes.base + (size_t)number * KEY_BYTES;
+}
+
+static inline uint64_t keys_word(const uint8_t *key, uint32_t word)
+{
+    uint64_t value;
+    (void)memcpy(&value, key + (size_t)8 * word, sizeof value);
+    return value;
+}
+
+/* memcmp() is a call, and this is asked for every key of a lookup. */
+static inline bool keys_equal(const uint8_t *a, const uint8_t *b)
+{
+    return ((keys_word(a, 0) ^ keys_word(b, 0)) | (keys_word(a, 1) ^ keys_word(b, 1)) |
+            (keys_word(a, 2) ^ keys_word(b, 2)) | (keys_word(a, 3) ^ keys_word(b, 3))) == 0;
 }
 
 static inline uint32_t keys_owner(const struct keys *keys, uint32_t number)

@@ -10,7 +10,8 @@
 
 #include "daemon/core/state.h"
 
-enum { PREFETCH_BUCKETS = 12, PREFETCH_KEYS = 6 };
+/* How many keys ahead each cache miss of a probe is begun. */
+enum { AHEAD_BUCKET = 24, AHEAD_KEY = 16, AHEAD_BLOCK = 10, AHEAD_PART = 5, AHEAD_RING = 32 };
 
 /* A lookup under way. */
 struct probe {
@@ -24,6 +25,8 @@ struct probe {
     struct cover cover;
     uint32_t recent[COVER_PIECES_MAX]; /* parts of the key before */
     uint32_t recent_count;
+    uint32_t ahead_keys[AHEAD_RING]; /* on the way to their parts */
+    uint32_t ahead_blocks[AHEAD_RING];
 };
 
 static const uint32_t *hashes(const struct core *core)
@@ -43,11 +46,12 @@ static bool probe_hashes(struct core *core, uint32_t space, const uint8_t *keys,
     return true;
 }
 
-/* Whether key `i` is held for `want`; the parts are in probe->cover. */
-static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want)
+/* Whether key `i` is held for `want`; the parts are in probe->cover. `hint` as in struct asked. */
+static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want, uint32_t hint)
 {
     struct asked asked = {.key = probe->keys + (size_t)i * CORE_KEY_BYTES,
                           .hash = hashes(probe->core)[i],
+                          .hint = hint,
                           .space = probe->space,
                           .grains = probe->key_grains,
                           .tail_tokens =
@@ -66,10 +70,10 @@ static bool among(const uint32_t *parts, uint32_t count, uint32_t part)
 }
 
 /* The parts for key `i` and `want` at the end of scratch.hits; false: not held, or failed. */
-static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *want)
+static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *want, uint32_t hint)
 {
     struct scratch *scratch = &probe->core->scratch;
-    if (!probe_held(probe, i, want)) {
+    if (!probe_held(probe, i, want, hint)) {
         return false;
     }
     const struct cover *cover = &probe->cover;
@@ -94,6 +98,26 @@ static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *w
     return true;
 }
 
+/* Goes ahead of key `i`, of `limit` keys, on the way to its part. */
+static inline void probe_ahead(struct probe *probe, uint32_t i, uint32_t limit)
+{
+    const struct core *core = probe->core;
+    if (i + AHEAD_BUCKET < limit) {
+        find_prefetch_bucket(core, hashes(core)[i + AHEAD_BUCKET]);
+    }
+    if (i + AHEAD_KEY < limit) {
+        uint32_t at = i + AHEAD_KEY;
+        probe->ahead_keys[at % AHEAD_RING] = find_prefetch_key(core, hashes(core)[at]);
+    }
+    if (i + AHEAD_BLOCK < limit) {
+        uint32_t at = (i + AHEAD_BLOCK) % AHEAD_RING;
+        probe->ahead_blocks[at] = find_prefetch_block(core, probe->ahead_keys[at]);
+    }
+    if (i + AHEAD_PART < limit) {
+        find_prefetch_part(core, probe->ahead_blocks[(i + AHEAD_PART) % AHEAD_RING]);
+    }
+}
+
 /* Leading keys held under the `every` rule, at most `limit`; their parts are in scratch.hits, and
  * ends[i] counts them up to and with key i. */
 static uint32_t probe_every(struct probe *probe, const struct core_want *want, uint32_t limit)
@@ -101,17 +125,18 @@ static uint32_t probe_every(struct probe *probe, const struct core_want *want, u
     struct core *core = probe->core;
     uint32_t *ends = core->scratch.ends.base;
     probe->recent_count = 0;
-    for (uint32_t i = 0; i < PREFETCH_BUCKETS && i < limit; i++) {
+    for (uint32_t i = 0; i < AHEAD_BUCKET && i < limit; i++) {
         find_prefetch_bucket(core, hashes(core)[i]);
     }
+    for (uint32_t i = 0; i < AHEAD_KEY && i < limit; i++) {
+        probe->ahead_keys[i] = find_prefetch_key(core, hashes(core)[i]);
+    }
+    for (uint32_t i = 0; i < AHEAD_BLOCK && i < limit; i++) {
+        probe->ahead_blocks[i] = find_prefetch_block(core, probe->ahead_keys[i]);
+    }
     for (uint32_t i = 0; i < limit; i++) {
-        if (i + PREFETCH_BUCKETS < limit) {
-            find_prefetch_bucket(core, hashes(core)[i + PREFETCH_BUCKETS]);
-        }
-        if (i + PREFETCH_KEYS < limit) {
-            find_prefetch_key(core, hashes(core)[i + PREFETCH_KEYS]);
-        }
-        if (!probe_key(probe, i, want)) {
+        probe_ahead(probe, i, limit);
+        if (!probe_key(probe, i, want, probe->ahead_keys[i % AHEAD_RING] + 1)) {
             return i;
         }
         ends[i] = core->scratch.hit_count;
@@ -149,7 +174,7 @@ static uint32_t probe_tail(struct probe *probe, const struct core_want *want,
     while (n > 0) {
         uint32_t first = first_needed(probe, group, n);
         uint32_t i = *held_from < n ? *held_from : n;
-        while (i > first && probe_held(probe, i - 1, want)) {
+        while (i > first && probe_held(probe, i - 1, want, 0)) {
             i--;
         }
         *held_from = i;
@@ -347,7 +372,7 @@ static void collect_tails(struct probe *probe, const struct core_want *wants, ui
         }
         probe->recent_count = 0;
         for (uint32_t i = first_needed(probe, group, n); i < n; i++) {
-            bool found = probe_key(probe, i, &wants[w]);
+            bool found = probe_key(probe, i, &wants[w], 0);
             KVEIK_ASSERT(found || probe->failed);
             ends[i] = tell ? probe->core->scratch.hit_count : ends[i];
         }

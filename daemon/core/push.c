@@ -5,7 +5,10 @@
  */
 #include "daemon/core/state.h"
 
-enum { QUOTA_STEP_MAX = 8192 /* evictions of one push to get down to a lowered quota */ };
+enum {
+    QUOTA_STEP_MAX = 8192, /* evictions of one push to get down to a lowered quota */
+    AHEAD_BLOCKS = 8,      /* how far ahead the table's cache misses are begun */
+};
 
 /* One block of a run. */
 struct pushed {
@@ -126,17 +129,23 @@ static int admit(struct core *core, struct request *request, uint32_t shape_numb
         return status;
     }
     uint32_t block = find_or_create_block(core, shape->space, pushed);
-    if (block == NONE || list_add(core, &request->parts, NONE) != ST_OK) {
+    uint32_t part = NONE;
+    if (block != NONE && list_add(core, &request->parts, NONE) == ST_OK) {
+        uint32_t origin = instance_at(core, session_at(core, request->session)->instance)->origin;
+        part = part_create(core, block, shape_number, slot, origin);
+        struct chunk *chunk = slots_at(&core->chunks, request->parts.last);
+        chunk->items[chunk->count - 1] = part;
+        if (part == NONE) {
+            (void)list_remove(core, &request->parts, NONE);
+        }
+    }
+    if (part == NONE) {
         if (block != NONE && block_at(core, block)->parts == NONE) {
             block_drop(core, block);
         }
         (void)slabs_slot_give(&core->slabs, shape->class, slot);
         return ST_NO_SPACE;
     }
-    uint32_t origin = instance_at(core, session_at(core, request->session)->instance)->origin;
-    uint32_t part = part_create(core, block, shape_number, slot, origin);
-    struct chunk *chunk = slots_at(&core->chunks, request->parts.last);
-    chunk->items[chunk->count - 1] = part;
     *part_out = part;
     return ST_OK;
 }
@@ -228,6 +237,9 @@ void step_push(struct core *core, const struct core_event *event)
     for (uint32_t r = 0; r < event->u.push.run_count; r++) {
         const struct core_push_run *run = &event->u.push.runs[r];
         for (uint32_t i = 0; i < run->block_count; i++) {
+            if (i + AHEAD_BLOCKS < run->block_count) {
+                find_prefetch_bucket(core, block_of_run(core, run, i + AHEAD_BLOCKS).hash);
+            }
             *statuses_at(core, at++) = (int8_t)push_block(core, request, run, r, i);
         }
     }

@@ -138,11 +138,13 @@ static uint32_t *list_of(struct slab_class *class, const struct slab *slab)
     return slab->used == 0 ? &class->empty_head : &class->open_head;
 }
 
-static void slab_link(struct slab_class *class, uint32_t number, uint32_t *head)
+static void slab_link(struct slabs *slabs, struct slab_class *class, uint32_t number,
+                      uint32_t *head)
 {
     if (head == NULL) {
         return;
     }
+    slabs->empty_slabs += head == &class->empty_head ? 1 : 0;
     struct slab *slab = slab_at(class, number);
     slab->prev = NONE;
     slab->next = *head;
@@ -152,11 +154,13 @@ static void slab_link(struct slab_class *class, uint32_t number, uint32_t *head)
     *head = number;
 }
 
-static void slab_unlink(struct slab_class *class, uint32_t number, uint32_t *head)
+static void slab_unlink(struct slabs *slabs, struct slab_class *class, uint32_t number,
+                        uint32_t *head)
 {
     if (head == NULL) {
         return;
     }
+    slabs->empty_slabs -= head == &class->empty_head ? 1 : 0;
     const struct slab *slab = slab_at(class, number);
     if (slab->prev != NONE) {
         slab_at(class, slab->prev)->next = slab->next;
@@ -169,12 +173,13 @@ static void slab_unlink(struct slab_class *class, uint32_t number, uint32_t *hea
 }
 
 /* After a change of `free_head` or `used`; `from` is the list that it was in. */
-static void slab_relink(struct slab_class *class, uint32_t number, uint32_t *from)
+static void slab_relink(struct slabs *slabs, struct slab_class *class, uint32_t number,
+                        uint32_t *from)
 {
     uint32_t *to = list_of(class, slab_at(class, number));
     if (from != to) {
-        slab_unlink(class, number, from);
-        slab_link(class, number, to);
+        slab_unlink(slabs, class, number, from);
+        slab_link(slabs, class, number, to);
     }
 }
 
@@ -194,7 +199,7 @@ uint32_t slabs_slot_take(struct slabs *slabs, uint32_t number)
     parts[slot] = NONE;
     slab->used++;
     class->used_slots++;
-    slab_relink(class, open, from);
+    slab_relink(slabs, class, open, from);
     return slot;
 }
 
@@ -215,7 +220,7 @@ bool slabs_slot_give(struct slabs *slabs, uint32_t number, uint32_t slot)
     slab->free_head = slot;
     slab->used--;
     class->used_slots--;
-    slab_relink(class, where, from);
+    slab_relink(slabs, class, where, from);
     return slab->used == 0;
 }
 
@@ -247,7 +252,7 @@ bool slabs_grow(struct slabs *slabs, uint32_t number, uint64_t *offset_out)
     parts[first + class->slab_slots - 1] = NONE;
     slab->free_head = (uint32_t)first;
     slab->committed = true;
-    slab_link(class, fresh, list_of(class, slab));
+    slab_link(slabs, class, fresh, list_of(class, slab));
     slabs->committed_bytes += class->slab_bytes;
     *offset_out = slabs_offset(slabs, number, (uint32_t)first);
     return true;
@@ -258,7 +263,7 @@ void slabs_shrink(struct slabs *slabs, uint32_t number, uint32_t where, uint64_t
     struct slab_class *class = &slabs->classes[number];
     struct slab *slab = slab_at(class, where);
     KVEIK_ASSERT(slab->committed && slab->used == 0);
-    slab_unlink(class, where, list_of(class, slab));
+    slab_unlink(slabs, class, where, list_of(class, slab));
     *offset_out = slabs_offset(slabs, number, where * class->slab_slots);
     slab->committed = false;
     slots_give(&class->slabs, where);
@@ -270,7 +275,7 @@ void slabs_shrink(struct slabs *slabs, uint32_t number, uint32_t where, uint64_t
 
 bool slabs_find_empty(const struct slabs *slabs, uint32_t except, struct slab_place *place_out)
 {
-    for (uint32_t i = 0; i < CORE_CLASSES_MAX; i++) {
+    for (uint32_t i = 0; slabs->empty_slabs > 0 && i < CORE_CLASSES_MAX; i++) {
         const struct slab_class *class = &slabs->classes[i];
         if (class->slot_bytes != 0 && i != except && class->empty_head != NONE) {
             *place_out = (struct slab_place){.class = i, .slab = class->empty_head};
@@ -292,7 +297,7 @@ bool slabs_break(struct slabs *slabs, uint64_t offset, struct slab_place *place_
         return false;
     }
     struct slab *slab = slab_at(class, (uint32_t)where);
-    slab_unlink(class, (uint32_t)where, list_of(class, slab));
+    slab_unlink(slabs, class, (uint32_t)where, list_of(class, slab));
     slab->broken = true;
     *place_out = (struct slab_place){.class = (uint32_t)number, .slab = (uint32_t)where};
     return slab->used == 0;

@@ -43,6 +43,7 @@ struct slabs {
     uint64_t granule_bytes;
     uint64_t class_reserve_bytes; /* address range of a class */
     uint64_t committed_bytes;
+    uint32_t empty_slabs; /* in the lists of all classes */
     struct slab_class classes[CORE_CLASSES_MAX];
 };
 

@@ -248,37 +248,37 @@ struct cover {
 
 static inline struct part *part_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->parts, n);
+    return (struct part *)core->parts.array.base + n;
 }
 
 static inline struct block *block_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->blocks, n);
+    return (struct block *)core->blocks.array.base + n;
 }
 
 static inline struct shape *shape_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->shapes, n);
+    return (struct shape *)core->shapes.array.base + n;
 }
 
 static inline struct space *space_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->spaces, n);
+    return (struct space *)core->spaces.array.base + n;
 }
 
 static inline struct instance *instance_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->instances, n);
+    return (struct instance *)core->instances.array.base + n;
 }
 
 static inline struct origin *origin_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->origins, n);
+    return (struct origin *)core->origins.array.base + n;
 }
 
 static inline struct lease *lease_at(const struct core *core, uint32_t n)
 {
-    return slots_at(&core->leases, n);
+    return (struct lease *)core->leases.array.base + n;
 }
 
 static inline struct session *session_at(const struct core *core, uint32_t n)
@@ -329,7 +329,7 @@ uint32_t block_create(struct core *core, uint32_t space, const uint8_t *keys, ui
                       uint32_t grains, uint32_t tail_tokens);
 void block_drop(struct core *core, uint32_t block);
 
-/* Takes a slot (which must exist) and enters a FILLING part with one reference. */
+/* A FILLING part in `slot`, with one reference; NONE when a limit is reached. */
 uint32_t part_create(struct core *core, uint32_t block, uint32_t shape, uint32_t slot,
                      uint32_t origin);
 
@@ -384,6 +384,7 @@ void evict_unused_classes(struct core *core);
 struct asked {
     const uint8_t *key;
     uint32_t hash;
+    uint32_t hint; /* 1 + number of a key that may be it, looked at first; 0: none */
     uint32_t space;
     uint32_t grains;      /* so many, the last one `key` */
     uint32_t tail_tokens; /* valid tokens of the last one */
@@ -404,8 +405,12 @@ bool keys_valid(uint32_t key_count, uint32_t key_grains, uint32_t tail_tokens);
 /* The block of as many grains and keys as `like` whose last grain is `key`, or NONE. */
 uint32_t find_block(const struct core *core, const struct asked *asked, const struct block *like);
 
+/* The way from a hash to a part, one cache miss each, to be gone ahead of time: bucket, key (its
+ * number, or NONE), block (its number, or NONE), part. Nothing depends on what they find. */
 void find_prefetch_bucket(const struct core *core, uint32_t hash);
-void find_prefetch_key(const struct core *core, uint32_t hash);
+uint32_t find_prefetch_key(const struct core *core, uint32_t hash);
+uint32_t find_prefetch_block(const struct core *core, uint32_t key_number);
+void find_prefetch_part(const struct core *core, uint32_t block);
 
 /* Calls visit(core, part) for every part of every block that has the key. */
 void find_each(struct core *core, const struct asked *asked,

@@ -57,6 +57,17 @@ static inline const struct bucket *table_bucket(const struct table *table, uint3
     return (const struct bucket *)table->buckets.base + table_bucket_of(table, hash);
 }
 
+/* A bit for every entry of the bucket that has the hash. Without branches: where in its bucket a
+ * key lies is chance, and to guess it wrong costs more than to compare seven times. */
+static inline uint32_t table_matches(const struct bucket *bucket, uint32_t hash)
+{
+    uint32_t matches = 0;
+    for (uint32_t i = 0; i < BUCKET_ENTRIES; i++) {
+        matches |= (bucket->entries[i].hash == hash ? 1u : 0u) << i;
+    }
+    return matches & ((1u << bucket->count) - 1);
+}
+
 static inline const struct bucket *table_overflow(const struct table *table,
                                                   const struct bucket *bucket)
 {

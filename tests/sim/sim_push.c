@@ -48,9 +48,21 @@ static void make_run(const struct sim_session *session, struct sim_request *requ
 }
 
 /* Makes the event wrong in a way that must be refused; false: it is left as it is. */
-static bool spoil(struct core_push_run *run)
+static bool spoil(const struct sim_session *session, struct core_push_run *run)
 {
-    switch (pick(5)) {
+    const struct sim_shape *other = &sim.shapes[pick(SIM_SHAPES)];
+    switch (pick(6)) {
+    case 5:
+        for (uint32_t g = 0; g < SIM_GROUPS; g++) {
+            if (session->shapes[g] != NONE && other == &sim.shapes[session->shapes[g]]) {
+                return false;
+            }
+        }
+        if (!other->used) {
+            return false;
+        }
+        run->shape = other->handle; /* it exists, and is another session's */
+        return true;
     case 0:
         run->shape = (uint32_t)rng_next(&sim.rng);
         return true;
@@ -164,7 +176,7 @@ void op_push(struct sim_session *session, uint32_t number)
     if (made.count == 0) {
         return;
     }
-    bool spoilt = chance(2) && spoil(&made.runs[pick(made.count)]);
+    bool spoilt = chance(2) && spoil(session, &made.runs[pick(made.count)]);
     request->pending = SIM_ASKED;
     uint64_t evicted = sim.stats.evicted;
     world_step(&(struct core_event){
