@@ -165,7 +165,11 @@ int cli_connect(const struct cli *cli, const char *client_name, kveik_client **c
                        status == KVEIK_E_VERSION || status == KVEIK_E_LOST
                    ? CLI_UNREACHABLE
                    : CLI_FAILED;
-    (void)cli_fail(code, "no daemon answers at %s: %s", path, text);
+    if (strstr(text, path) != NULL) {
+        (void)cli_fail(code, "%s", text);
+    } else {
+        (void)cli_fail(code, "no daemon answers at %s: %s", path, text);
+    }
     (void)fprintf(stderr, "What to do: %s.\n", advice(status));
     return code;
 }

@@ -1,7 +1,8 @@
 /*
  * kveik replay, the parts:
  *
- *   replay.c          options, checks, the trace; starts the engines and waits
+ *   replay.c          checks, the trace; starts the engines and waits
+ *   replay_options.c  the table of options, with the help
  *   replay_plan.c     from options to geometry, quota, and the memory that parent and engines share
  *   replay_memory.c   the replay's space, its pages of KV, and their bytes
  *   replay_engine.c   one engine process: connects, registers, takes its requests in turn
@@ -52,6 +53,8 @@ struct replay_plan {
     uint32_t chunk_blocks; /* blocks of one push or pull; pages of one request */
     uint32_t request_blocks_max;
     uint32_t deadline_ms;
+    bool plain_lru;       /* blocks one at a time, in the prompt's order, without leases */
+    uint32_t memory_mode; /* enum kveik_memory_mode: how engines share their memory */
 };
 
 enum replay_state { REPLAY_STARTING, REPLAY_READY, REPLAY_DONE, REPLAY_FAILED };
@@ -117,7 +120,11 @@ struct replay_settings {
     uint64_t cache_blocks;
     uint64_t cache_bytes;
     uint64_t deadline_ms;
+    uint32_t memory;
+    bool plain_lru;
 };
+
+extern const struct options_table replay_options; /* replay_options.c */
 
 /* Fills the plan from settings and trace; the error says what would be right. */
 int replay_plan_make(const struct replay_settings *settings, const struct trace *trace,
@@ -145,9 +152,12 @@ int replay_space_register(kveik_client *client, const struct replay_plan *plan,
 /* Memory, exported and laid out for `pages` pages of one block each. */
 struct replay_memory {
     char *base;
+    size_t bytes;
+    bool mapped; /* by us, not by the library */
     uint32_t pages;
+    uint32_t region;
     uint32_t layout;
-    uint32_t mode; /* enum kveik_memory_mode */
+    uint32_t mode; /* enum kveik_memory_mode: the way that was taken */
 };
 int replay_memory_create(kveik_client *client, const struct replay_plan *plan, uint32_t space,
                          uint32_t pages, struct replay_memory *memory_out,

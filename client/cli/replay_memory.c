@@ -1,6 +1,7 @@
 /* A replay's space, and the memory of its engines: pages of one block each, whose bytes are a
  * function of the block's key when they are to be verified. */
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/assert.h"
 #include "base/heap.h"
@@ -70,25 +71,57 @@ static int layout_register(kveik_client *client, const struct replay_plan *plan,
     return status;
 }
 
+/* As an engine has it: memory of the library's, or memory of its own that is then shared. */
+static int memory_take(kveik_client *client, uint32_t mode, struct replay_memory *memory,
+                       struct kveik_error *error)
+{
+    void *base = NULL;
+    if (mode == KVEIK_MEMORY_AUTO || mode == KVEIK_MEMORY_SHARED) {
+        int status = kveik_memory_allocate(client, memory->bytes, &base, error);
+        memory->base = base;
+        return status;
+    }
+    base = mmap(NULL, memory->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) {
+        return KVEIK_E_NO_MEMORY;
+    }
+    memory->base = base;
+    memory->mapped = true;
+    (void)memset(base, 0, memory->bytes);
+    return KVEIK_OK;
+}
+
+static void memory_give(kveik_client *client, struct replay_memory *memory)
+{
+    if (memory->mapped) {
+        (void)munmap(memory->base, memory->bytes);
+    } else {
+        kveik_memory_free(client, memory->base);
+    }
+    memory->base = NULL;
+}
+
 int replay_memory_create(kveik_client *client, const struct replay_plan *plan, uint32_t space,
                          uint32_t pages, struct replay_memory *memory_out,
                          struct kveik_error *error)
 {
-    struct replay_memory memory = {.pages = pages};
-    size_t bytes = (size_t)pages * plan->block_bytes;
-    void *base = NULL;
-    int status = kveik_memory_allocate(client, bytes, &base, error);
+    struct replay_memory memory = {.pages = pages, .bytes = (size_t)pages * plan->block_bytes};
+    int status = memory_take(client, plan->memory_mode, &memory, error);
     if (status != KVEIK_OK) {
         return status;
     }
-    memory.base = base;
-    uint32_t region = 0;
-    status = kveik_memory_export(client, base, bytes, NULL, &region, &memory.mode, error);
+    struct kveik_memory_options options = KVEIK_MEMORY_OPTIONS_INIT;
+    options.mode = plan->memory_mode;
+    status = kveik_memory_export(client, memory.base, memory.bytes, &options, &memory.region,
+                                 &memory.mode, error);
     if (status == KVEIK_OK) {
-        status = layout_register(client, plan, &memory, space, region, error);
+        status = layout_register(client, plan, &memory, space, memory.region, error);
+        if (status != KVEIK_OK) {
+            (void)kveik_memory_drop(client, memory.region, MEMORY_DROP_MS, NULL);
+        }
     }
     if (status != KVEIK_OK) {
-        kveik_memory_free(client, base);
+        memory_give(client, &memory);
         return status;
     }
     *memory_out = memory;
@@ -97,27 +130,19 @@ int replay_memory_create(kveik_client *client, const struct replay_plan *plan, u
 
 void replay_memory_destroy(kveik_client *client, struct replay_memory *memory)
 {
-    if (memory->base != NULL) {
-        (void)kveik_layout_drop(client, memory->layout, MEMORY_DROP_MS, NULL);
-        kveik_memory_free(client, memory->base);
-    }
-    memory->base = NULL;
-}
-
-/* A space of one block's quota, and a push into it: all else is evicted. */
-void replay_forget(kveik_client *client, const struct replay_plan *plan)
-{
-    uint32_t space = 0;
-    struct replay_memory memory = {0};
-    struct replay_plan small = *plan;
-    small.quota_bytes = plan->slot_bytes;
-    if (replay_space_register(client, &small, small.quota_bytes, &space, NULL) != KVEIK_OK ||
-        replay_memory_create(client, &small, space, 1, &memory, NULL) != KVEIK_OK) {
+    if (memory->base == NULL) {
         return;
     }
+    (void)kveik_layout_drop(client, memory->layout, MEMORY_DROP_MS, NULL);
+    (void)kveik_memory_drop(client, memory->region, MEMORY_DROP_MS, NULL);
+    memory_give(client, memory);
+}
+
+static bool forget_some(kveik_client *client, const struct replay_plan *plan, uint32_t layout)
+{
     const uint8_t key[KVEIK_KEY_BYTES] = {0};
     const uint32_t page = 0;
-    struct kveik_push_run run = {.layout = memory.layout,
+    struct kveik_push_run run = {.layout = layout,
                                  .block_count = 1,
                                  .block_tokens = plan->block_tokens,
                                  .keys = key,
@@ -128,8 +153,29 @@ void replay_forget(kveik_client *client, const struct replay_plan *plan)
     push.runs = &run;
     push.run_count = 1;
     struct kveik_completion completion = KVEIK_COMPLETION_INIT;
-    if (kveik_push(client, &push, &completion) == KVEIK_OK) {
-        kveik_completion_finish(&completion);
+    int status = kveik_push(client, &push, &completion);
+    bool more = status == KVEIK_OK && completion.status_count == 1 &&
+                completion.statuses[0] == KVEIK_E_QUOTA;
+    kveik_completion_finish(&completion);
+    return more;
+}
+
+/* A space of one block's quota, and pushes into it until one succeeds: all else is evicted then,
+ * a few blocks at each attempt, since the daemon never does much in one step. */
+void replay_forget(kveik_client *client, const struct replay_plan *plan)
+{
+    enum { ATTEMPTS_MAX = 1000000 };
+    uint32_t space = 0;
+    struct replay_memory memory = {0};
+    struct replay_plan small = *plan;
+    small.memory_mode = KVEIK_MEMORY_AUTO;
+    if (replay_space_register(client, &small, plan->slot_bytes, &space, NULL) != KVEIK_OK ||
+        replay_memory_create(client, &small, space, 1, &memory, NULL) != KVEIK_OK) {
+        return;
+    }
+    uint32_t attempts = 0;
+    while (attempts < ATTEMPTS_MAX && forget_some(client, &small, memory.layout)) {
+        attempts++;
     }
     replay_memory_destroy(client, &memory);
 }

@@ -11,8 +11,9 @@
 #include "client/cli/replay.h"
 
 enum {
-    CHUNK_BYTES = 64 << 20, /* of one push or pull: what a request keeps in memory */
-    STORED_ALIGNMENT = 64,  /* the daemon rounds planes up to it … */
+    CHUNK_BYTES = 64 << 20,  /* of one push or pull: what a request keeps in memory … */
+    CHUNK_BLOCKS_MAX = 4096, /* … and what the daemon may have to evict for it in one step */
+    STORED_ALIGNMENT = 64,   /* the daemon rounds planes up to it … */
     SLOT_SMALL_BYTES = 16 << 10,
     SLOT_SMALL_ALIGN = 512, /* … and blocks to one of these */
     SLOT_ALIGN = 4096,
@@ -81,12 +82,13 @@ static int plan_quota(const struct replay_settings *settings, struct replay_plan
  * its own end out. So all chunks in flight together fit. */
 static void plan_chunks(struct replay_plan *plan)
 {
-    uint64_t chunk = CHUNK_BYTES / plan->block_bytes;
+    uint64_t chunk = plan->plain_lru ? 1 : CHUNK_BYTES / plan->block_bytes;
     if (plan->quota_bytes > 0) {
         uint64_t share =
             plan->quota_bytes / plan->slot_bytes / plan->engine_count / plan->in_flight;
         chunk = share < chunk ? share : chunk;
     }
+    chunk = chunk < CHUNK_BLOCKS_MAX ? chunk : CHUNK_BLOCKS_MAX;
     chunk = chunk < plan->request_blocks_max ? chunk : plan->request_blocks_max;
     plan->chunk_blocks = chunk > 0 ? (uint32_t)chunk : 1;
 }
@@ -103,7 +105,14 @@ int replay_plan_make(const struct replay_settings *settings, const struct trace 
         .block_tokens = settings->block_tokens != 0 ? settings->block_tokens : trace->id_tokens,
         .request_blocks_max = counts->request_blocks_max,
         .deadline_ms = (uint32_t)settings->deadline_ms,
+        .memory_mode = settings->memory,
+        .plain_lru = settings->plain_lru,
     };
+    if (plan.plain_lru && (plan.engine_count > 1 || plan.in_flight > 1)) {
+        return error_set(error, ST_INVALID,
+                         "--plain-lru is about order: it goes with one engine and one request in "
+                         "flight");
+    }
     int status = plan_geometry(settings, &plan, error);
     if (status == ST_OK) {
         status = plan_quota(settings, &plan, error);

@@ -127,6 +127,7 @@ static void put_plan(json_t *object, const struct replay_result *result)
     put(object, "block_tokens", plan->block_tokens);
     put(object, "block_bytes", plan->block_bytes);
     put(object, "cache_blocks", cache_blocks(plan));
+    put(object, "chunk_blocks", plan->chunk_blocks);
     put(object, "engines", plan->engine_count);
     put(object, "in_flight", plan->in_flight);
     put(object, "speed", plan->speed);

@@ -4,8 +4,11 @@
  *   IDLE -> LOOKUP (leased) -> PULL, chunk by chunk -> PUSH, chunk by chunk -> IDLE
  *
  * The last pull releases the lease, as an engine would: what it pulled is in its own memory now.
- * So while the rest is pushed nothing of this request is protected, and the daemon's LRU sees hits
- * first and then the rest, in the prompt's order.
+ *
+ * The order in which the daemon sees blocks used: what is let go of together counts as used from
+ * its last block to its first, so that a prefix's beginning is the last to go. A hit is let go of
+ * as a whole with its lease, and each chunk of the rest when its push ends. With plain_lru there is
+ * no lease and a chunk is one block, so blocks are used in the prompt's order.
  *
  * A status that concerns only the request is counted, and the request goes on with what is left:
  * it is a cache. One that concerns the connection ends the engine.
@@ -86,7 +89,7 @@ int replay_request_begin(struct replay_engine *engine, struct replay_request *sl
     lookup.keys = slot->keys;
     lookup.key_count = slot->blocks;
     lookup.key_tokens = plan->block_tokens;
-    lookup.lease = true;
+    lookup.lease = !plan->plain_lru;
     lookup.deadline_ms = plan->deadline_ms;
     status = kveik_submit_lookup(engine->client, &lookup, slot, NULL, error);
     if (status == KVEIK_OK) {
@@ -121,7 +124,7 @@ static int submit_pull(struct replay_engine *engine, struct replay_request *slot
     pull.run_count = 1;
     pull.deadline_ms = plan->deadline_ms;
     pull.lease = slot->lease;
-    pull.release_lease = slot->next + slot->count == slot->hits;
+    pull.release_lease = slot->lease != 0 && slot->next + slot->count == slot->hits;
     slot->step = STEP_PULL;
     return kveik_submit_pull(engine->client, &pull, slot, NULL, error);
 }
@@ -209,7 +212,7 @@ static int after_pull(struct replay_engine *engine, struct replay_request *slot,
         }
     }
     numbers->fill_ns += clock_ns() - began_ns;
-    if (completion->status != KVEIK_OK) {
+    if (completion->status != KVEIK_OK && slot->lease != 0) {
         (void)kveik_release(engine->client, slot->lease); /* the pull may not have come that far */
     }
     slot->next += slot->count;

@@ -8,7 +8,7 @@
 #include "client/cli/cli.h"
 #include "client/cli/table.h"
 
-enum { STATUS_TIMEOUT_MS = 5000, UPTIME_BYTES = 48 };
+enum { STATUS_TIMEOUT_MS = 5000, UPTIME_BYTES = 48, BLOCKS_FOR_MEAN = 1000 };
 
 struct settings {
     struct cli_common common;
@@ -152,9 +152,13 @@ static void show_index(struct table *table, const json_t *status)
                    (unsigned long long)number(status, "index", "parts"),
                    (unsigned long long)number(status, "index", "spaces"));
     row_count(table, "blocks", blocks, note);
-    (void)snprintf(note, sizeof note, "%.0f bytes a block; %llu keys",
-                   blocks == 0 ? 0.0 : (double)live / (double)blocks,
-                   (unsigned long long)number(status, "index", "keys"));
+    unsigned long long keys = number(status, "index", "keys");
+    if (blocks >= BLOCKS_FOR_MEAN) {
+        (void)snprintf(note, sizeof note, "%.0f bytes a block; %llu keys",
+                       (double)live / (double)blocks, keys);
+    } else { /* what is fixed would hide what a block takes */
+        (void)snprintf(note, sizeof note, "%llu keys", keys);
+    }
     row_bytes(table, "  index", live, note);
     row_count(table, "  leases", number(status, "index", "leases"), "");
 }

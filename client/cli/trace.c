@@ -185,7 +185,7 @@ static int read_lines(struct trace *trace, FILE *file, const struct trace_option
             (void)error_wrap(error, "line %llu", number);
         }
     }
-    free(line); /* getline()'s own allocation */
+    free(line); /* style-ok: getline()'s own allocation */
     if (status == ST_OK && ferror(file) != 0) {
         status = error_errno(error, ST_IO, errno, "read");
     }

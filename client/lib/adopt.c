@@ -50,11 +50,12 @@ static bool area_parse(const char *line, struct area *area)
 
 /* What lies under a range. */
 struct survey {
-    uint64_t covered;    /* bytes in areas that can be adopted */
-    uint64_t adopted;    /* bytes in areas that were adopted */
-    uint64_t adopted_at; /* file offset of the range in the file of `adopted` */
-    uint64_t inode;      /* of that file */
-    uint64_t area_begin; /* of an adopted area, to open its file */
+    uint64_t covered;     /* bytes in areas that can be adopted */
+    uint64_t adopted_any; /* bytes in areas that were adopted */
+    uint64_t adopted;     /* those in the file of the first of them */
+    uint64_t adopted_at;  /* file offset of the range in the file of `adopted` */
+    uint64_t inode;       /* of that file */
+    uint64_t area_begin;  /* of an adopted area, to open its file */
     uint64_t area_end;
     char obstacle[LINE_BYTES]; /* the first line that is neither */
 };
@@ -77,6 +78,7 @@ static void survey_area(struct survey *survey, const struct area *area, const ch
             survey->area_end = area->end;
         }
         survey->adopted += area->inode == survey->inode ? to - from : 0;
+        survey->adopted_any += to - from;
     } else if (area->rights[3] == 'p' && writable && anonymous) {
         survey->covered += to - from;
     } else if (survey->obstacle[0] == '\0') {
@@ -171,8 +173,8 @@ static int adopt_new(char *begin, uint64_t bytes, bool huge, int *fd_out, struct
     return ST_OK;
 }
 
-int adopt_range(char *address, uint64_t bytes, bool huge_pages, struct adopted *adopted_out,
-                struct error *error)
+int adopt_range(char *address, uint64_t bytes, struct adopt_options options,
+                struct adopted *adopted_out, struct error *error)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t lead = (uintptr_t)address % page;
@@ -186,14 +188,20 @@ int adopt_range(char *address, uint64_t bytes, bool huge_pages, struct adopted *
     if (survey.adopted == whole) {
         return adopted_open(&survey, lead, adopted_out, error);
     }
-    if (survey.covered != whole) {
+    if (survey.covered + survey.adopted_any != whole) {
         return error_set(error, ST_UNSUPPORTED, "the memory cannot be adopted: %s",
-                         survey.adopted > 0           ? "part of it was adopted already"
-                         : survey.obstacle[0] != '\0' ? survey.obstacle
-                                                      : "part of the range is not mapped");
+                         survey.obstacle[0] != '\0' ? survey.obstacle
+                                                    : "part of the range is not mapped");
+    }
+    if (survey.adopted_any > 0 && !options.again) {
+        return error_set(error, ST_BUSY, "part of the memory was adopted already");
+    }
+    if (survey.adopted_any > options.own_bytes) {
+        return error_set(error, ST_UNSUPPORTED,
+                         "the memory shares a page with memory that another client adopted");
     }
     int fd = -1;
-    status = adopt_new(begin, whole, huge_pages, &fd, error);
+    status = adopt_new(begin, whole, options.huge_pages, &fd, error);
     if (status == ST_OK) {
         *adopted_out =
             (struct adopted){.fd = fd, .file_offset = (uintptr_t)begin % HUGE_BYTES + lead};

@@ -237,6 +237,11 @@ struct call_answer {
 int client_call(struct kveik_client *client, struct msg *msg, const int *descriptors,
                 uint32_t descriptor_count, struct call_answer *answer_out);
 
+/* The same memory once more, by cross-memory copy: for layouts whose planes cannot all be mapped.
+ */
+int region_shadow(struct kveik_client *client, uint32_t handle, uint32_t *shadow_out,
+                  struct error *error);
+
 /* Forgets a region here and there. */
 int region_drop(struct kveik_client *client, uint32_t handle, struct error *error);
 

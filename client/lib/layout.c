@@ -147,6 +147,38 @@ static int layout_check_all(const struct kveik_client *client, const struct clie
     return status != ST_OK ? status : layout_check_disjoint(&layout->layout, error);
 }
 
+/* A request copies in one way. When some planes lie in memory that could not be shared, the others
+ * are reached by cross-memory copies too. */
+static int layout_one_way(struct kveik_client *client, struct client_layout *layout,
+                          struct error *error)
+{
+    uint32_t count = layout->layout.layer_count * layout->layout.kind_count;
+    uint32_t cross = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct client_region *region =
+            table_get(&client->regions, layout->layout.planes[i].region);
+        cross += region->mode == KVEIK_MEMORY_CROSS ? 1 : 0;
+    }
+    for (uint32_t i = 0; cross > 0 && cross < count && i < count; i++) {
+        uint32_t number = layout->layout.planes[i].region;
+        const struct client_region *region = table_get(&client->regions, number);
+        if (region->mode == KVEIK_MEMORY_CROSS) {
+            continue;
+        }
+        uint32_t shadow = 0;
+        int status = region_shadow(client, number, &shadow, error);
+        if (status != ST_OK) {
+            return status;
+        }
+        for (uint32_t p = i; p < count; p++) {
+            if (layout->layout.planes[p].region == number) {
+                layout->layout.planes[p].region = shadow;
+            }
+        }
+    }
+    return ST_OK;
+}
+
 /* ---- the public functions -------------------------------------------------------------------- */
 
 static void layout_free(struct client_layout *layout)
@@ -183,6 +215,7 @@ static int layout_register(struct kveik_client *client, const struct kveik_layou
     int status = layout_geometry(client, from, layout, error);
     status = status != ST_OK ? status : layout_planes(layout, from, error);
     status = status != ST_OK ? status : layout_check_all(client, layout, error);
+    status = status != ST_OK ? status : layout_one_way(client, layout, error);
     return status != ST_OK ? status : layout_enter(client, layout, handle_out, error);
 }
 

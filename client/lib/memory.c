@@ -254,25 +254,149 @@ static int way_shared(struct kveik_client *client, struct client_region *region,
     return ST_OK;
 }
 
-static int way_adopt(struct client_region *region, const struct kveik_memory_options *options,
-                     struct error *error)
-{
-    bool huge = options == NULL || !options->small_pages;
-    struct adopted adopted;
-    int status = adopt_range(region->address, region->bytes, huge, &adopted, error);
-    if (status == ST_OK) {
-        region->memfd = adopted.fd;
-        region->file_offset = adopted.file_offset;
-    }
-    return status;
-}
-
 static void region_close(struct client_region *region)
 {
     if (region->memfd >= 0) {
         (void)close(region->memfd);
         region->memfd = -1;
     }
+}
+
+/* Tensors of one allocation may share a page at their borders. Then all that hangs together is
+ * adopted anew, into one file, and the regions that were there are exported again. */
+struct joined {
+    char *begin;
+    char *end;
+    struct adopted adopted;
+};
+
+static bool joins(const struct client_region *region, const struct joined *joined, uint64_t page)
+{
+    uintptr_t begin = (uintptr_t)region->address / page * page;
+    uintptr_t end = ((uintptr_t)region->address + region->bytes + page - 1) / page * page;
+    return region->mode == KVEIK_MEMORY_ADOPT && begin < (uintptr_t)joined->end &&
+           end > (uintptr_t)joined->begin;
+}
+
+static bool has_layout(const struct kveik_client *client, uint32_t region)
+{
+    for (uint32_t i = 0; i < client->layouts.count; i++) {
+        const struct client_layout *layout = client->layouts.items[i];
+        uint32_t planes =
+            layout != NULL ? layout->layout.layer_count * layout->layout.kind_count : 0;
+        for (uint32_t p = 0; p < planes; p++) {
+            if (layout->layout.planes[p].region == region) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Widens the range until no region of ours stands half inside. */
+static int join_regions(const struct kveik_client *client, struct joined *joined,
+                        struct error *error)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    joined->begin -= (uintptr_t)joined->begin % page;
+    joined->end += (page - (uintptr_t)joined->end % page) % page;
+    for (bool wider = true; wider;) {
+        wider = false;
+        for (uint32_t i = 0; i < client->regions.count; i++) {
+            const struct client_region *region = client->regions.items[i];
+            if (region == NULL || !joins(region, joined, page)) {
+                continue;
+            }
+            if (has_layout(client, i)) {
+                return error_set(error, ST_UNSUPPORTED,
+                                 "the memory shares a page with a region that a layout uses: "
+                                 "export all memory before registering layouts");
+            }
+            char *begin = region->address - (uintptr_t)region->address % page;
+            char *end = region->address + region->bytes;
+            end += (page - (uintptr_t)end % page) % page;
+            wider = wider || begin < joined->begin || end > joined->end;
+            joined->begin = begin < joined->begin ? begin : joined->begin;
+            joined->end = end > joined->end ? end : joined->end;
+        }
+    }
+    return ST_OK;
+}
+
+/* Bytes of the range that regions of ours adopted, page by page. */
+static uint64_t own_bytes(const struct kveik_client *client, const struct joined *joined)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t bytes = 0;
+    for (char *at = joined->begin; at < joined->end; at += page) {
+        struct joined one = {.begin = at, .end = at + page};
+        for (uint32_t i = 0; i < client->regions.count; i++) {
+            const struct client_region *region = client->regions.items[i];
+            if (region != NULL && joins(region, &one, page)) {
+                bytes += page;
+                break;
+            }
+        }
+    }
+    return bytes;
+}
+
+/* A region that moved to the new file: dropped and exported again over there. */
+static int region_move(struct kveik_client *client, struct client_region *region,
+                       const struct joined *joined, struct error *error)
+{
+    struct call_answer answer;
+    struct msg drop = {.kind = MSG_DROP_MEMORY, .u.drop_memory.handle = region->remote};
+    region_close(region);
+    region->memfd = fcntl(joined->adopted.fd, F_DUPFD_CLOEXEC, 0);
+    region->file_offset = joined->adopted.file_offset + (uint64_t)(region->address - joined->begin);
+    if (region->memfd < 0) {
+        return error_errno(error, ST_IO, errno, "duplicate the memfd");
+    }
+    (void)client_call(client, &drop, NULL, 0, &answer);
+    return region_register(client, region, error);
+}
+
+static int adopt_joined(struct kveik_client *client, struct client_region *region, bool huge,
+                        struct error *error)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    struct joined joined = {.begin = region->address, .end = region->address + region->bytes};
+    int status = join_regions(client, &joined, error);
+    if (status == ST_OK) {
+        struct adopt_options again = {
+            .huge_pages = huge, .again = true, .own_bytes = own_bytes(client, &joined)};
+        status = adopt_range(joined.begin, (uint64_t)(joined.end - joined.begin), again,
+                             &joined.adopted, error);
+    }
+    if (status != ST_OK) {
+        return status;
+    }
+    for (uint32_t i = 0; status == ST_OK && i < client->regions.count; i++) {
+        struct client_region *other = client->regions.items[i];
+        if (other != NULL && joins(other, &joined, page)) {
+            status = region_move(client, other, &joined, error);
+        }
+    }
+    region->memfd = joined.adopted.fd;
+    region->file_offset = joined.adopted.file_offset + (uint64_t)(region->address - joined.begin);
+    return status;
+}
+
+static int way_adopt(struct kveik_client *client, struct client_region *region,
+                     const struct kveik_memory_options *options, struct error *error)
+{
+    struct adopt_options first = {.huge_pages = options == NULL || !options->small_pages};
+    struct adopted adopted;
+    int status = adopt_range(region->address, region->bytes, first, &adopted, error);
+    if (status == ST_BUSY) {
+        return adopt_joined(client, region, first.huge_pages, error);
+    }
+    if (status == ST_OK) {
+        region->memfd = adopted.fd;
+        region->file_offset = adopted.file_offset;
+    }
+    return status;
 }
 
 static int region_try(struct kveik_client *client, struct client_region *region, uint32_t mode,
@@ -285,7 +409,7 @@ static int region_try(struct kveik_client *client, struct client_region *region,
     if (mode == KVEIK_MEMORY_SHARED) {
         status = way_shared(client, region, options, error);
     } else if (mode == KVEIK_MEMORY_ADOPT) {
-        status = way_adopt(region, options, error);
+        status = way_adopt(client, region, options, error);
     }
     status = status != ST_OK ? status : region_register(client, region, error);
     if (status != ST_OK) {
@@ -309,6 +433,26 @@ static int region_export(struct kveik_client *client, struct client_region *regi
             status == ST_STUCK) {
             return status;
         }
+    }
+    return status;
+}
+
+int region_shadow(struct kveik_client *client, uint32_t handle, uint32_t *shadow_out,
+                  struct error *error)
+{
+    const struct client_region *region = table_get(&client->regions, handle);
+    struct client_region *shadow = heap_calloc(1, sizeof *shadow);
+    if (shadow == NULL) {
+        return error_set(error, ST_NO_MEMORY, "out of memory");
+    }
+    *shadow =
+        (struct client_region){.address = region->address, .bytes = region->bytes, .memfd = -1};
+    int status = region_try(client, shadow, KVEIK_MEMORY_CROSS, NULL, error);
+    if (status == ST_OK && table_add(&client->regions, shadow, shadow_out) != ST_OK) {
+        status = error_set(error, ST_NO_MEMORY, "out of memory");
+    }
+    if (status != ST_OK) {
+        heap_free(shadow);
     }
     return status;
 }
