@@ -28,7 +28,7 @@ enum {
     DEMO_TOKENS_MAX = 8192, /* of one prompt; a job is one packet */
     DEMO_PAGE_TOKENS = 16,
     DEMO_BLOCK_TOKENS = 32, /* of one block in the cache */
-    DEMO_READY = UINT32_MAX,
+    DEMO_READY = INT32_MAX,
 };
 
 /* Sizes of the engine's model. */

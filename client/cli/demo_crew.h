@@ -11,7 +11,7 @@
 
 #include "client/cli/demo.h"
 
-enum { DEMO_NO_JOB = UINT32_MAX };
+enum { DEMO_NO_JOB = INT32_MAX };
 
 struct demo_worker {
     pid_t pid;    /* 0: none */

@@ -47,7 +47,7 @@ void demo_trace_finish(struct demo_trace *trace);
 
 /* Requests of one conversation share their second block (the first, a system prompt, opens every
  * request of the published trace). DEMO_ALONE: no other request of the trace shares it. */
-enum { DEMO_ALONE = UINT32_MAX };
+enum { DEMO_ALONE = INT32_MAX };
 
 /* For each request the index of the first request of its conversation, or DEMO_ALONE.
  * `conversation_out` holds trace->count numbers. ST_OK or ST_NO_MEMORY. */

@@ -107,8 +107,11 @@ def check_magics(sources):
 
 def check_companions(root, files, sources):
     """Every source has its test, every folder its README."""
-    covered = {name for path, text in sources.items() if path.startswith("tests/")
-               for names in COVERS.findall(text) for name in re.findall(r"[\w/.-]+\.c\b", names)}
+    tests = {path: text for path, text in sources.items() if path.startswith("tests/")}
+    tests |= {path: (root / path).read_text().removeprefix("#!/usr/bin/env python3\n\"\"\"").split(
+        '"""')[0] for path in files if path.startswith("tests/e2e/") and path.endswith(".py")}
+    covered = {name for text in tests.values() for names in COVERS.findall(text)
+               for name in re.findall(r"[\w/.-]+\.c\b", names)}
     for name in sorted(covered - set(files)):
         yield f"{name}:1: a test says that it covers it, but it is not there"
     notes = root / "tests/tools/style_exceptions.txt"
