@@ -51,17 +51,31 @@ void find_prefetch_bucket(const struct core *core, uint32_t hash)
     __builtin_prefetch(table_bucket(&core->table, hash));
 }
 
-uint32_t find_prefetch_key(const struct core *core, uint32_t hash)
+static uint32_t prefetch_in(const struct core *core, const struct bucket *bucket, uint32_t hash)
 {
-    const struct bucket *bucket = table_bucket(&core->table, hash);
     uint32_t matches = table_matches(bucket, hash);
     if (matches == 0) {
+        const struct bucket *overflow = table_overflow(&core->table, bucket);
+        if (overflow != NULL) {
+            __builtin_prefetch(overflow);
+        }
         return NONE;
     }
     uint32_t number = bucket->entries[__builtin_ctz(matches)].key;
     __builtin_prefetch(keys_at(&core->keys, number));
     __builtin_prefetch((const uint32_t *)core->keys.owners.base + number);
     return number;
+}
+
+uint32_t find_prefetch_key(const struct core *core, uint32_t hash)
+{
+    return prefetch_in(core, table_bucket(&core->table, hash), hash);
+}
+
+uint32_t find_prefetch_overflow(const struct core *core, uint32_t hash)
+{
+    const struct bucket *overflow = table_overflow(&core->table, table_bucket(&core->table, hash));
+    return overflow == NULL ? NONE : prefetch_in(core, overflow, hash);
 }
 
 uint32_t find_prefetch_block(const struct core *core, uint32_t key_number)

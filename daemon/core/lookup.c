@@ -11,7 +11,14 @@
 #include "daemon/core/state.h"
 
 /* How many keys ahead each cache miss of a probe is begun. */
-enum { AHEAD_BUCKET = 24, AHEAD_KEY = 16, AHEAD_BLOCK = 10, AHEAD_PART = 5, AHEAD_RING = 32 };
+enum {
+    AHEAD_BUCKET = 28,
+    AHEAD_KEY = 20,
+    AHEAD_OVERFLOW = 15,
+    AHEAD_BLOCK = 10,
+    AHEAD_PART = 5,
+    AHEAD_RING = 32,
+};
 
 /* A lookup under way. */
 struct probe {
@@ -108,6 +115,12 @@ static inline void probe_ahead(struct probe *probe, uint32_t i, uint32_t limit)
     if (i + AHEAD_KEY < limit) {
         uint32_t at = i + AHEAD_KEY;
         probe->ahead_keys[at % AHEAD_RING] = find_prefetch_key(core, hashes(core)[at]);
+    }
+    if (i + AHEAD_OVERFLOW < limit) {
+        uint32_t at = i + AHEAD_OVERFLOW;
+        if (probe->ahead_keys[at % AHEAD_RING] == NONE) {
+            probe->ahead_keys[at % AHEAD_RING] = find_prefetch_overflow(core, hashes(core)[at]);
+        }
     }
     if (i + AHEAD_BLOCK < limit) {
         uint32_t at = (i + AHEAD_BLOCK) % AHEAD_RING;

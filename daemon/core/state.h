@@ -406,9 +406,11 @@ bool keys_valid(uint32_t key_count, uint32_t key_grains, uint32_t tail_tokens);
 uint32_t find_block(const struct core *core, const struct asked *asked, const struct block *like);
 
 /* The way from a hash to a part, one cache miss each, to be gone ahead of time: bucket, key (its
- * number, or NONE), block (its number, or NONE), part. Nothing depends on what they find. */
+ * number, or NONE: perhaps in the overflow bucket), block (its number, or NONE), part. Nothing
+ * depends on what they find. */
 void find_prefetch_bucket(const struct core *core, uint32_t hash);
 uint32_t find_prefetch_key(const struct core *core, uint32_t hash);
+uint32_t find_prefetch_overflow(const struct core *core, uint32_t hash);
 uint32_t find_prefetch_block(const struct core *core, uint32_t key_number);
 void find_prefetch_part(const struct core *core, uint32_t block);
 

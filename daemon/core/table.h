@@ -61,10 +61,9 @@ static inline const struct bucket *table_bucket(const struct table *table, uint3
  * key lies is chance, and to guess it wrong costs more than to compare seven times. */
 static inline uint32_t table_matches(const struct bucket *bucket, uint32_t hash)
 {
-    uint32_t matches = 0;
-    for (uint32_t i = 0; i < BUCKET_ENTRIES; i++) {
-        matches |= (bucket->entries[i].hash == hash ? 1u : 0u) << i;
-    }
+#define MATCH(i) ((bucket->entries[i].hash == hash ? 1u : 0u) << (i))
+    uint32_t matches = MATCH(0) | MATCH(1) | MATCH(2) | MATCH(3) | MATCH(4) | MATCH(5) | MATCH(6);
+#undef MATCH
     return matches & ((1u << bucket->count) - 1);
 }
 
