@@ -449,7 +449,9 @@ int engine_create(uv_loop_t *loop, const struct engine_options *options,
     engine->listener = -1;
     queue_init(&engine->connections);
     engine->socket_path = heap_strdup(options->socket_path);
-    int status = engine->socket_path == NULL ? ST_NO_MEMORY : engine_init(engine, error);
+    int status = engine->socket_path == NULL
+                     ? error_set(error, ST_NO_MEMORY, "engine socket: out of memory")
+                     : engine_init(engine, error);
     if (status != ST_OK) {
         if (engine->listening) {
             (void)unlink(engine->socket_path);

@@ -39,7 +39,9 @@ static void carry_out(struct server *server, const struct core_action *action)
         server->shapes[action->handle].used = false;
         break;
     case ACTION_DECOMMIT:
-        pool_decommit(server->pool, action->offset, action->bytes);
+        if (pool_committed(server->pool, action->offset)) { /* not one that could not be had */
+            pool_decommit(server->pool, action->offset, action->bytes);
+        }
         break;
     case ACTION_COPY:
         request_copy(request_of(server, action), action);
@@ -91,6 +93,9 @@ static void step_once(struct server *server, const struct core_event *event,
     for (uint32_t i = 0; i < failed_count; i++) {
         struct core_event broken = {.kind = EVENT_SLAB_FAILED, .u.slab_failed.offset = failed[i]};
         core_step(server->core, &broken, &actions);
+        for (uint32_t a = 0; a < actions.count; a++) {
+            carry_out(server, &actions.items[a]);
+        }
     }
 }
 

@@ -400,6 +400,8 @@ void request_copy(struct server_request *request, const struct core_action *acti
     request->items = heap_alloc(action->copy_count * sizeof *request->items);
     if (request->items == NULL || !statuses_keep(request, action)) {
         request->failed = ST_NO_MEMORY;
+    }
+    if (request->failed != ST_OK) { /* perhaps its slab could not be had: touch nothing there */
         job_submit(request, 0);
         return;
     }

@@ -452,6 +452,13 @@ void pool_decommit(struct pool *pool, uint64_t offset, uint64_t bytes)
     pool->committed_bytes -= bytes;
 }
 
+bool pool_committed(const struct pool *pool, uint64_t offset)
+{
+    KVEIK_CHECK_OBJ(pool, POOL_MAGIC);
+    KVEIK_ASSERT(offset < pool->options.reserve_bytes);
+    return atomic_load_explicit(state_of(pool, offset), memory_order_relaxed) != GRANULE_NONE;
+}
+
 char *pool_address(const struct pool *pool, uint64_t offset)
 {
     KVEIK_ASSERT(offset < pool->options.reserve_bytes);

@@ -63,6 +63,9 @@ int pool_commit(struct pool *pool, uint64_t offset, uint64_t bytes, struct error
 /* Gives the memory back to the system. No copy may touch it any more. Owner thread only. */
 void pool_decommit(struct pool *pool, uint64_t offset, uint64_t bytes);
 
+/* Whether the granule at an offset is committed. Owner thread only. */
+bool pool_committed(const struct pool *pool, uint64_t offset);
+
 /* The address of an offset in a committed slab. Any thread. */
 char *pool_address(const struct pool *pool, uint64_t offset);
 

@@ -389,6 +389,34 @@ START_TEST(too_many_descriptors)
     }
 END_TEST
 
+/* Not hostile, but many: all are served, and all are gone afterwards. */
+START_TEST(several_hundred_sessions)
+    {
+        enum { MANY = 400 };
+        static struct raw raws[MANY];
+        uint32_t before = daemon_descriptors(&kveikd);
+        for (int i = 0; i < MANY; i++) {
+            hostile_open(&raws[i]);
+        }
+        for (int i = 0; i < MANY; i++) {
+            uint8_t key[MSG_KEY_BYTES] = {(uint8_t)i, (uint8_t)(i >> 8), 1};
+            struct msg msg;
+            struct msg answer;
+            struct msg_push_run run;
+            raw_push(&msg, &run, 5, key);
+            ck_assert(raw_call(&raws[i], &msg, &answer));
+            ck_assert_int_eq(answer.u.completion.status, ST_OK);
+        }
+        for (int i = 0; i < MANY; i++) {
+            raw_close(&raws[i]);
+        }
+        uint64_t until = clock_ms() + 1000;
+        while (daemon_descriptors(&kveikd) > before) {
+            ck_assert_msg(clock_ms() < until, "descriptors are left after a second");
+        }
+    }
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {push_and_pull_by_hand,
@@ -405,7 +433,8 @@ int main(void)
                                   a_punched_file,
                                   lies_about_pages_and_handles,
                                   floods,
-                                  too_many_descriptors};
+                                  too_many_descriptors,
+                                  several_hundred_sessions};
     struct check_suite suite = {.name = "hostile",
                                 .tests = tests,
                                 .count = ARRAY_COUNT(tests),
