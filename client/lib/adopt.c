@@ -1,210 +1,379 @@
 /*
- * Adoption: private pages become pages of a sealed memfd, in place. The copy is made through a
- * second mapping; then one mremap() moves that mapping over the old pages, which the kernel does
- * under its lock: at no moment is the range unmapped. Writers during the copy would be lost, so
- * the caller promises that there are none.
+ * Adopting: private pages are replaced, where they are and with what they hold, by pages of a
+ * sealed file that the daemon can map.
+ *
+ * An area is a stretch of private memory with one file for all of it, of which only adopted pages
+ * are allocated: file offset = address - area.base, and base is a multiple of 2 MiB, so that huge
+ * pages fit. Tensors that lie in one allocation are exported one by one and may share a page at
+ * their borders: all of them then lie in the one file, and what is adopted already is left alone.
+ *
+ *   1. the range is checked against /proc/self/maps
+ *   2. the pages' contents are copied into the file through a second mapping
+ *   3. one mmap(MAP_FIXED) puts the file in the pages' place: at no moment is the range unmapped
+ *
+ * Between 2 and 3 nobody else may write there; kveik.h asks the caller for that.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/fault.h"
-#include "base/size.h"
-#include "client/lib/memfd.h"
+#include "base/heap.h"
+#include "client/lib/client.h"
 
-enum { HUGE_BYTES = 2 * 1024 * 1024, LINE_BYTES = 512 };
+#define ADOPTED_PATH "/memfd:" MEMFD_NAME_ADOPTED
+#define MEMORY_PATH  "/memfd:" MEMFD_NAME_MEMORY
 
-#define ADOPTED_NAME "kveik-adopted"
-
-/* One line of /proc/self/maps. */
-struct area {
-    uint64_t begin;
-    uint64_t end;
-    char rights[5];
-    uint64_t offset;
-    uint64_t inode;
-    const char *name;
-};
-
-static bool area_parse(const char *line, struct area *area)
+static bool starts_with(const char *text, const char *prefix)
 {
-    const char *at = number_prefix(line, 16, &area->begin);
-    at = at != NULL && *at == '-' ? number_prefix(at + 1, 16, &area->end) : NULL;
-    if (at == NULL || strlen(at) < 6) {
-        return false;
-    }
-    (void)memcpy(area->rights, at + 1, 4);
-    area->rights[4] = '\0';
-    at = number_prefix(at + 6, 16, &area->offset);
-    at = at != NULL ? strchr(at + 1, ' ') : NULL; /* behind the device */
-    at = at != NULL ? number_prefix(at, 10, &area->inode) : NULL;
-    if (at == NULL) {
-        return false;
-    }
-    area->name = at + strspn(at, " ");
-    return true;
+    return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-/* What lies under a range. */
-struct survey {
-    uint64_t covered;     /* bytes in areas that can be adopted */
-    uint64_t adopted_any; /* bytes in areas that were adopted */
-    uint64_t adopted;     /* those in the file of the first of them */
-    uint64_t adopted_at;  /* file offset of the range in the file of `adopted` */
-    uint64_t inode;       /* of that file */
-    uint64_t area_begin;  /* of an adopted area, to open its file */
-    uint64_t area_end;
-    char obstacle[LINE_BYTES]; /* the first line that is neither */
-};
-
-static void survey_area(struct survey *survey, const struct area *area, const char *line,
-                        uint64_t begin, uint64_t end)
+static bool is_kveik(const struct map_segment *segment)
 {
-    uint64_t from = area->begin > begin ? area->begin : begin;
-    uint64_t to = area->end < end ? area->end : end;
-    if (from >= to) {
-        return;
+    return segment->shared &&
+           (starts_with(segment->name, ADOPTED_PATH) || starts_with(segment->name, MEMORY_PATH));
+}
+
+/* Memory of a client of this process that is gone is as good as private: its file is open nowhere
+ * here any more. */
+static bool is_orphan(const struct map_segment *segment)
+{
+    int fd = maps_find_descriptor(segment->device, segment->inode);
+    if (fd < 0) {
+        return true;
     }
-    bool writable = area->rights[0] == 'r' && area->rights[1] == 'w';
-    bool anonymous = area->inode == 0 && strncmp(area->name, "[stack", 6) != 0;
-    if (area->rights[3] == 's' && strstr(area->name, "memfd:" ADOPTED_NAME) != NULL) {
-        if (survey->adopted == 0) {
-            survey->inode = area->inode;
-            survey->adopted_at = area->offset + (from - area->begin);
-            survey->area_begin = area->begin;
-            survey->area_end = area->end;
+    (void)close(fd);
+    return false;
+}
+
+/* NULL when the segment's pages may be replaced; else why not. */
+static const char *refusal(const struct map_segment *segment)
+{
+    if (!segment->readable || !segment->writable) {
+        return "is not readable and writable";
+    }
+    if (segment->executable) {
+        return "is executable";
+    }
+    if (is_kveik(segment)) {
+        return is_orphan(segment) ? NULL : "is exported in another way already";
+    }
+    if (segment->shared) {
+        return "is shared memory";
+    }
+    if (segment->inode != 0 || segment->name[0] == '/') {
+        return "is mapped from a file";
+    }
+    if (starts_with(segment->name, "[stack")) {
+        return "is a stack";
+    }
+    if (starts_with(segment->name, "[heap]")) {
+        return "is the heap, where other threads may write to neighbours at any time";
+    }
+    if (segment->name[0] == '[' && !starts_with(segment->name, "[anon")) {
+        return "is the system's";
+    }
+    return NULL;
+}
+
+/* ---- areas ----------------------------------------------------------------------------------- */
+
+static bool is_adopted(const struct area *area, uintptr_t address, uintptr_t *until_out)
+{
+    uintptr_t next = area->end;
+    queue_foreach (item, &area->ranges) {
+        const struct adopted_range *range = CONTAINER_OF(item, struct adopted_range, link);
+        if (range->begin <= address && address < range->end) {
+            *until_out = range->end;
+            return true;
         }
-        survey->adopted += area->inode == survey->inode ? to - from : 0;
-        survey->adopted_any += to - from;
-    } else if (area->rights[3] == 'p' && writable && anonymous) {
-        survey->covered += to - from;
-    } else if (survey->obstacle[0] == '\0') {
-        (void)snprintf(survey->obstacle, sizeof survey->obstacle, "%.*s", (int)strcspn(line, "\n"),
-                       line);
-    }
-}
-
-static int survey_range(uint64_t begin, uint64_t end, struct survey *survey, struct error *error)
-{
-    *survey = (struct survey){0};
-    FILE *maps = fault_fires(FAULT_FILE) ? NULL : fopen("/proc/self/maps", "re");
-    if (maps == NULL) {
-        return error_set(error, ST_UNSUPPORTED, "/proc/self/maps cannot be read");
-    }
-    char line[LINE_BYTES];
-    while (fgets(line, sizeof line, maps) != NULL) {
-        struct area area;
-        if (area_parse(line, &area)) {
-            survey_area(survey, &area, line, begin, end);
+        if (range->begin > address && range->begin < next) {
+            next = range->begin;
         }
     }
-    (void)fclose(maps);
-    return ST_OK;
+    *until_out = next;
+    return false;
 }
 
-/* Opens the file of an area that was adopted before. */
-static int adopted_open(const struct survey *survey, uint64_t skip, struct adopted *adopted,
+static struct area *area_covering(const struct kveik_client *client, uintptr_t begin, uintptr_t end)
+{
+    queue_foreach (item, &client->areas) {
+        struct area *area = CONTAINER_OF(item, struct area, link);
+        if (area->begin <= begin && end <= area->end) {
+            return area;
+        }
+    }
+    return NULL;
+}
+
+/* Whether pages of [begin, end) are adopted in some area: such an area does not cover the range. */
+static bool touches_adopted(const struct kveik_client *client, uintptr_t begin, uintptr_t end)
+{
+    queue_foreach (item, &client->areas) {
+        const struct area *area = CONTAINER_OF(item, struct area, link);
+        queue_foreach (inner, &area->ranges) {
+            const struct adopted_range *range = CONTAINER_OF(inner, struct adopted_range, link);
+            if (range->begin < end && begin < range->end) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void area_destroy(struct area *area)
+{
+    struct queue *item = NULL;
+    while ((item = queue_pop_front(&area->ranges)) != NULL) {
+        heap_free(CONTAINER_OF(item, struct adopted_range, link));
+    }
+    queue_remove(&area->link);
+    (void)close(area->memfd);
+    heap_free(area);
+}
+
+void areas_finish(struct kveik_client *client)
+{
+    queue_foreach_safe (item, &client->areas) {
+        area_destroy(CONTAINER_OF(item, struct area, link));
+    }
+}
+
+/* The stretch of replaceable memory around [begin, end): the whole of it becomes one area. */
+static int find_stretch(uintptr_t begin, uintptr_t end, uintptr_t *begin_out, uintptr_t *end_out,
                         struct error *error)
 {
-    char path[96];
-    (void)snprintf(path, sizeof path, "/proc/self/map_files/%llx-%llx",
-                   (unsigned long long)survey->area_begin, (unsigned long long)survey->area_end);
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) {
-        return error_errno(error, ST_UNSUPPORTED, errno, "open the adopted file again");
-    }
-    *adopted = (struct adopted){.fd = fd, .file_offset = survey->adopted_at + skip};
-    return ST_OK;
-}
-
-/* The file is as long as it takes for file offset and address to agree modulo 2 MiB (huge pages
- * need that); only the range's part of it is ever written. */
-static int adopt_fill(int fd, char *begin, uint64_t bytes, bool huge, struct error *error)
-{
-    uint64_t lead = (uintptr_t)begin % HUGE_BYTES;
-    if (ftruncate(fd, (off_t)(lead + bytes)) != 0) {
-        return error_errno(error, ST_NO_MEMORY, errno, "size the memfd to %llu bytes",
-                           (unsigned long long)(lead + bytes));
-    }
-    uint64_t reserved = bytes + 2 * (uint64_t)HUGE_BYTES;
-    char *space = fault_fires(FAULT_MMAP)
-                      ? MAP_FAILED
-                      : mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (space == MAP_FAILED) {
-        return error_errno(error, ST_NO_MEMORY, errno, "reserve address space");
-    }
-    uint64_t skip = (HUGE_BYTES - (uintptr_t)space % HUGE_BYTES) % HUGE_BYTES + lead;
-    char *copy =
-        mmap(space + skip, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)lead);
-    int status = ST_OK;
-    if (copy == MAP_FAILED) {
-        status = error_errno(error, ST_NO_MEMORY, errno, "map the memfd");
-    } else {
-        if (huge) {
-            (void)madvise(copy, bytes, MADV_HUGEPAGE);
-        }
-        (void)memcpy(copy, begin, bytes);
-        if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-            status = error_errno(error, ST_IO, errno, "seal the memfd");
-        } else if (mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, begin) == MAP_FAILED) {
-            status = error_errno(error, ST_UNSUPPORTED, errno, "move the memfd over the pages");
-        }
-    }
-    (void)munmap(space, reserved);
-    return status;
-}
-
-static int adopt_new(char *begin, uint64_t bytes, bool huge, int *fd_out, struct error *error)
-{
-    int fd =
-        fault_fires(FAULT_OPEN) ? -1 : memfd_create(ADOPTED_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) {
-        return error_errno(error, ST_IO, errno, "memfd_create");
-    }
-    int status = adopt_fill(fd, begin, bytes, huge, error);
-    if (status != ST_OK) {
-        (void)close(fd);
-        return status;
-    }
-    *fd_out = fd;
-    return ST_OK;
-}
-
-int adopt_range(char *address, uint64_t bytes, struct adopt_options options,
-                struct adopted *adopted_out, struct error *error)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t lead = (uintptr_t)address % page;
-    char *begin = address - lead;
-    uint64_t whole = (lead + bytes + page - 1) / page * page;
-    struct survey survey;
-    int status = survey_range((uintptr_t)begin, (uintptr_t)begin + whole, &survey, error);
+    struct map_segment *segments = NULL;
+    size_t count = 0;
+    int status = maps_read(0, UINTPTR_MAX, &segments, &count, error);
     if (status != ST_OK) {
         return status;
     }
-    if (survey.adopted == whole) {
-        return adopted_open(&survey, lead, adopted_out, error);
+    uintptr_t from = 0;
+    uintptr_t to = 0;
+    status = error_set(error, ST_UNSUPPORTED, "adopt: the memory is not mapped");
+    for (size_t i = 0; i < count && to < end; i++) {
+        const char *why = refusal(&segments[i]);
+        bool inside = segments[i].begin < end && segments[i].end > begin;
+        if (inside && why != NULL) {
+            status = error_set(error, ST_UNSUPPORTED, "adopt: the memory %s (%.64s)", why,
+                               segments[i].name);
+            break;
+        }
+        if (why != NULL) {
+            from = 0;
+            to = 0;
+        } else if (segments[i].begin != to) {
+            from = segments[i].begin;
+            to = segments[i].end;
+        } else {
+            to = segments[i].end;
+        }
+        if (from != 0 && from <= begin && end <= to) {
+            status = ST_OK;
+        } else if (from > begin) {
+            break; /* a gap within the range */
+        }
     }
-    if (survey.covered + survey.adopted_any != whole) {
-        return error_set(error, ST_UNSUPPORTED, "the memory cannot be adopted: %s",
-                         survey.obstacle[0] != '\0' ? survey.obstacle
-                                                    : "part of the range is not mapped");
+    /* what follows without a gap belongs to the stretch too */
+    for (size_t i = 0; status == ST_OK && i < count; i++) {
+        if (segments[i].begin == to && refusal(&segments[i]) == NULL) {
+            to = segments[i].end;
+        }
     }
-    if (survey.adopted_any > 0 && !options.again) {
-        return error_set(error, ST_BUSY, "part of the memory was adopted already");
-    }
-    if (survey.adopted_any > options.own_bytes) {
-        return error_set(error, ST_UNSUPPORTED,
-                         "the memory shares a page with memory that another client adopted");
-    }
-    int fd = -1;
-    status = adopt_new(begin, whole, options.huge_pages, &fd, error);
+    heap_free(segments);
     if (status == ST_OK) {
-        *adopted_out =
-            (struct adopted){.fd = fd, .file_offset = (uintptr_t)begin % HUGE_BYTES + lead};
+        *begin_out = from;
+        *end_out = to;
     }
     return status;
+}
+
+static struct area *area_create(struct kveik_client *client, uintptr_t begin, uintptr_t end,
+                                struct error *error)
+{
+    struct area *area = heap_calloc(1, sizeof *area);
+    if (area == NULL) {
+        (void)error_set(error, ST_NO_MEMORY, "adopt: out of memory");
+        return NULL;
+    }
+    area->begin = begin;
+    area->end = end;
+    area->base = begin / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    queue_init(&area->ranges);
+    queue_init(&area->link);
+    area->memfd = memfd_make(MEMFD_NAME_ADOPTED, end - area->base, error);
+    if (area->memfd < 0) {
+        heap_free(area);
+        return NULL;
+    }
+    queue_push_back(&client->areas, &area->link);
+    return area;
+}
+
+/* ---- replacing ------------------------------------------------------------------------------- */
+
+/* Puts file pages with the same contents in the place of [begin, end). */
+static int replace(const struct area *area, uintptr_t begin, uintptr_t end, bool small_pages,
+                   struct error *error)
+{
+    size_t bytes = end - begin;
+    uint64_t offset = begin - area->base;
+    uint8_t *place = (uint8_t *)begin; /* NOLINT(performance-no-int-to-ptr) */
+    uint8_t *copy = memfd_map(area->memfd, offset, bytes, small_pages, error);
+    if (copy == NULL) {
+        return error->status;
+    }
+    int status = memfd_populate(copy, bytes, error);
+    if (status == ST_OK) {
+        (void)memcpy(copy, place, bytes);
+        errno = ENOMEM;
+        void *mapped = fault_fires(FAULT_MMAP)
+                           ? MAP_FAILED
+                           : mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                                  area->memfd, (off_t)offset);
+        if (mapped == MAP_FAILED) {
+            status = error_errno(error, ST_NO_MEMORY, errno, "adopt: map %zu bytes", bytes);
+        }
+    }
+    (void)munmap(copy, bytes);
+    if (status == ST_OK) {
+        if (!small_pages) {
+            (void)madvise(place, bytes, MADV_HUGEPAGE);
+        }
+        struct error ignored = {0};
+        (void)memfd_populate(place, bytes, &ignored); /* no page faults later; a wish */
+    }
+    return status;
+}
+
+static int adopt_range(struct area *area, uintptr_t begin, uintptr_t end, bool small_pages,
+                       struct error *error)
+{
+    struct adopted_range *range = heap_alloc(sizeof *range);
+    if (range == NULL) {
+        return error_set(error, ST_NO_MEMORY, "adopt: out of memory");
+    }
+    range->begin = begin;
+    range->end = end;
+    int status = replace(area, begin, end, small_pages, error);
+    if (status != ST_OK) {
+        heap_free(range);
+        return status;
+    }
+    queue_push_back(&area->ranges, &range->link);
+    return ST_OK;
+}
+
+/* True when the pages of [begin, end) are still the file's: somebody may have unmapped them and
+ * mapped other memory there. */
+static bool is_still_ours(const struct area *area, uintptr_t begin, uintptr_t end)
+{
+    struct map_segment *segments = NULL;
+    size_t count = 0;
+    struct error ignored = {0};
+    if (maps_read(begin, end, &segments, &count, &ignored) != ST_OK) {
+        return true; /* nothing is known against it; the probe has the last word */
+    }
+    bool ours = maps_cover(segments, count, begin, end);
+    for (size_t i = 0; ours && i < count; i++) {
+        ours = segments[i].shared && starts_with(segments[i].name, ADOPTED_PATH) &&
+               segments[i].file_offset == segments[i].begin - area->base;
+    }
+    heap_free(segments);
+    return ours;
+}
+
+static void prune(struct area *area)
+{
+    queue_foreach_safe (item, &area->ranges) {
+        struct adopted_range *range = CONTAINER_OF(item, struct adopted_range, link);
+        if (!is_still_ours(area, range->begin, range->end)) {
+            queue_remove(&range->link);
+            heap_free(range);
+        }
+    }
+}
+
+/* What is not adopted yet must be of the right kind. */
+static int check_rest(const struct area *area, uintptr_t begin, uintptr_t end, struct error *error)
+{
+    struct map_segment *segments = NULL;
+    size_t count = 0;
+    int status = maps_read(begin, end, &segments, &count, error);
+    if (status != ST_OK) {
+        return status;
+    }
+    if (!maps_cover(segments, count, begin, end)) {
+        status = error_set(error, ST_UNSUPPORTED,
+                           "adopt: the memory is not all mapped, readable and writable");
+    }
+    for (size_t i = 0; status == ST_OK && i < count; i++) {
+        uintptr_t until = 0;
+        uintptr_t at = segments[i].begin > begin ? segments[i].begin : begin;
+        const char *why = is_adopted(area, at, &until) ? NULL : refusal(&segments[i]);
+        if (why != NULL) {
+            status = error_set(error, ST_UNSUPPORTED, "adopt: the memory %s (%.64s)", why,
+                               segments[i].name);
+        }
+    }
+    heap_free(segments);
+    return status;
+}
+
+/* The area that is to hold the range, a new one if need be. NULL: *error. */
+static struct area *area_for(struct kveik_client *client, uintptr_t begin, uintptr_t end,
+                             struct error *error)
+{
+    struct area *area = area_covering(client, begin, end);
+    if (area != NULL) {
+        prune(area);
+        return check_rest(area, begin, end, error) == ST_OK ? area : NULL;
+    }
+    if (touches_adopted(client, begin, end)) {
+        (void)error_set(error, ST_UNSUPPORTED,
+                        "adopt: the range reaches beyond memory that was adopted before");
+        return NULL;
+    }
+    uintptr_t from = 0;
+    uintptr_t to = 0;
+    if (find_stretch(begin, end, &from, &to, error) != ST_OK) {
+        return NULL;
+    }
+    return area_create(client, from, to, error);
+}
+
+int adopt(struct kveik_client *client, const struct adoption *wanted, int *memfd_out,
+          uint64_t *offset_out, struct error *error)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t address = (uintptr_t)wanted->address;
+    uintptr_t begin = address / page * page;
+    uintptr_t end = (address + wanted->bytes + page - 1) / page * page;
+    struct area *area = area_for(client, begin, end, error);
+    if (area == NULL) {
+        return error->status;
+    }
+    int status = ST_OK;
+    for (uintptr_t at = begin; status == ST_OK && at < end;) {
+        uintptr_t until = 0;
+        bool adopted = is_adopted(area, at, &until);
+        until = until < end ? until : end;
+        if (!adopted) {
+            status = adopt_range(area, at, until, wanted->small_pages, error);
+        }
+        at = until;
+    }
+    if (status != ST_OK) {
+        if (queue_empty(&area->ranges)) {
+            area_destroy(area);
+        }
+        return status;
+    }
+    *memfd_out = area->memfd;
+    *offset_out = address - area->base;
+    return ST_OK;
 }

@@ -1,167 +1,59 @@
-/* Connecting, closing, and what every other file needs of a client. */
+/* A client's life: connect, enter and leave, info, close. */
 #include "client/lib/client.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
 #include "base/heap.h"
+#include "kveik/kveik.h"
 
-/* ---- errors and locks ------------------------------------------------------------------------ */
+/* ---- enter and leave ------------------------------------------------------------------------- */
 
-int error_out(struct kveik_error *out, const struct error *error)
+int client_enter(struct kveik_client *client)
 {
-    if (out != NULL) {
-        out->status = error->status;
-        (void)snprintf(out->text, sizeof out->text, "%s", error->text);
-    }
-    return error->status;
-}
-
-int error_say(struct kveik_error *out, int status, const char *format, ...)
-{
-    if (out != NULL) {
-        va_list args;
-        va_start(args, format);
-        (void)vsnprintf(out->text, sizeof out->text, format, args);
-        va_end(args);
-        out->status = status;
-    }
-    return status;
-}
-
-int client_lock(struct kveik_client *client)
-{
-    KVEIK_CHECK_OBJ(client, CLIENT_MAGIC);
-    if (client->pid != getpid()) {
-        return ST_FORKED;
-    }
-    (void)pthread_mutex_lock(&client->lock);
-    return ST_OK;
-}
-
-void client_unlock(struct kveik_client *client)
-{
-    (void)pthread_mutex_unlock(&client->lock);
-}
-
-/* ---- tables ---------------------------------------------------------------------------------- */
-
-int table_add(struct client_table *table, void *item, uint32_t *handle_out)
-{
-    for (uint32_t i = 0; i < table->count; i++) {
-        if (table->items[i] == NULL) {
-            table->items[i] = item;
-            *handle_out = i;
-            return ST_OK;
-        }
-    }
-    if (table->count == table->capacity) {
-        uint32_t capacity = table->capacity == 0 ? 16 : table->capacity * 2;
-        void **grown = heap_realloc(table->items, capacity * sizeof *grown);
-        if (grown == NULL) {
-            return ST_NO_MEMORY;
-        }
-        table->items = grown;
-        table->capacity = capacity;
-    }
-    table->items[table->count] = item;
-    *handle_out = table->count++;
-    return ST_OK;
-}
-
-void *table_get(const struct client_table *table, uint32_t handle)
-{
-    return handle < table->count ? table->items[handle] : NULL;
-}
-
-void table_clear(struct client_table *table, uint32_t handle)
-{
-    KVEIK_ASSERT(handle < table->count);
-    table->items[handle] = NULL;
-}
-
-/* ---- creation -------------------------------------------------------------------------------- */
-
-/* As kveikd chooses it, so that both meet with no configuration. */
-static char *default_socket_path(void)
-{
-    char path[256];
-    const char *set = secure_getenv("KVEIK_SOCKET");
-    const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
-    if (set != NULL && set[0] != '\0') {
-        return heap_strdup(set);
-    }
-    if (runtime != NULL && runtime[0] == '/') {
-        (void)snprintf(path, sizeof path, "%s/kveik/engine.sock", runtime);
-    } else if (geteuid() == 0) {
-        (void)snprintf(path, sizeof path, "/run/kveik/engine.sock");
-    } else {
-        (void)snprintf(path, sizeof path, "/tmp/kveik-%u/engine.sock", geteuid());
-    }
-    return heap_strdup(path);
-}
-
-static int instance_set(struct kveik_client *client, const char *name)
-{
-    char own[MSG_INSTANCE_MAX + 1];
-    if (name == NULL) {
-        uint32_t chance = 0;
-        if (getrandom(&chance, sizeof chance, 0) != (ssize_t)sizeof chance) {
-            chance = (uint32_t)clock_ns(); /* a name only: another client's would join its leases */
-        }
-        (void)snprintf(own, sizeof own, "pid-%d-%08x", (int)client->pid, chance);
-        name = own;
-    }
-    size_t bytes = strlen(name);
-    if (bytes == 0 || bytes > MSG_INSTANCE_MAX) {
+    if (client == NULL) {
         return ST_INVALID;
     }
-    (void)memcpy(client->instance, name, bytes);
-    client->instance_bytes = (uint32_t)bytes;
+    KVEIK_CHECK_OBJ(client, CLIENT_MAGIC);
+    if (client->pid != getpid()) {
+        return ST_FORKED; /* the mutex may be held by a thread that does not exist here */
+    }
+    (void)pthread_mutex_lock(&client->mutex);
+    client->users++;
     return ST_OK;
 }
 
-static int options_take(struct kveik_client *client, const struct kveik_options *options,
-                        struct error *error)
+void client_leave(struct kveik_client *client)
 {
-    if (instance_set(client, options->instance) != ST_OK) {
-        return error_set(error, ST_INVALID, "instance: give 1 to %d bytes", MSG_INSTANCE_MAX);
+    KVEIK_ASSERT(client->users > 0);
+    client->users--;
+    if (client->closing && client->users == 0) {
+        client->progress = true;
     }
-    if (options->token_bytes > MSG_TOKEN_MAX) {
-        return error_set(error, ST_INVALID, "token: at most %d bytes", MSG_TOKEN_MAX);
+    client_publish(client);
+    if (!client->leader && client->followers > 0) {
+        (void)pthread_cond_signal(&client->changed); /* somebody must lead now */
     }
-    client->socket_path =
-        options->socket_path != NULL ? heap_strdup(options->socket_path) : default_socket_path();
-    client->client_name =
-        heap_strdup(options->client_name != NULL ? options->client_name : "libkveik");
-    if (options->token != NULL && options->token_bytes > 0) {
-        client->token = heap_alloc(options->token_bytes);
-        client->token_bytes = (uint32_t)options->token_bytes;
-    }
-    if (client->socket_path == NULL || client->client_name == NULL ||
-        (client->token_bytes > 0 && client->token == NULL)) {
-        return error_set(error, ST_NO_MEMORY, "out of memory");
-    }
-    if (client->token_bytes > 0) {
-        (void)memcpy(client->token, options->token, client->token_bytes);
-    }
-    client->backoff_first_ms =
-        options->reconnect_backoff_ms != 0 ? options->reconnect_backoff_ms : 50;
-    client->requests_max_asked = options->requests_max;
-    client->wait_for_daemon = options->wait_for_daemon;
-    return ST_OK;
+    (void)pthread_mutex_unlock(&client->mutex);
 }
+
+int client_return(struct kveik_client *client, int status, const struct error *error,
+                  struct kveik_error *error_out)
+{
+    client_leave(client);
+    return report(status, error, error_out);
+}
+
+/* ---- create ---------------------------------------------------------------------------------- */
 
 static int watch(int epoll, int fd)
 {
@@ -169,165 +61,286 @@ static int watch(int epoll, int fd)
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
-static int descriptors_init(struct kveik_client *client, struct error *error)
+static int open_descriptors(struct kveik_client *client, struct error *error)
 {
-    client->epoll = epoll_create1(EPOLL_CLOEXEC);
+    client->outer = epoll_create1(EPOLL_CLOEXEC);
+    client->inner = epoll_create1(EPOLL_CLOEXEC);
     client->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     client->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (client->epoll < 0 || client->timer < 0 || client->event < 0 ||
-        watch(client->epoll, client->timer) != 0 || watch(client->epoll, client->event) != 0) {
-        return error_errno(error, ST_IO, errno, "make the event descriptor");
+    client->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (client->outer < 0 || client->inner < 0 || client->timer < 0 || client->event < 0 ||
+        client->wake < 0 || watch(client->inner, client->timer) != 0 ||
+        watch(client->inner, client->wake) != 0 || watch(client->outer, client->inner) != 0 ||
+        watch(client->outer, client->event) != 0) {
+        return error_errno(error, ST_IO, errno, "descriptors of the client");
     }
     return ST_OK;
 }
 
-static int client_init(struct kveik_client *client, const struct kveik_options *options,
-                       struct error *error)
+static void close_descriptors(struct kveik_client *client)
 {
-    pthread_condattr_t attributes;
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_mutex_init(&client->lock, NULL);
-    (void)pthread_cond_init(&client->changed, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
-    client->magic = CLIENT_MAGIC;
-    client->pid = getpid();
-    client->socket = -1;
-    client->epoll = -1;
-    client->timer = -1;
-    client->event = -1;
-    queue_init(&client->done);
-    for (uint32_t i = 0; i < OP_BUCKETS; i++) {
-        queue_init(&client->ops[i]);
-    }
-    frame_writer_init(&client->writer, FRAME_QUEUE_MAX);
-    int status = options_take(client, options, error);
-    status = status != ST_OK ? status : descriptors_init(client, error);
-    if (status == ST_OK && (msg_arena_init(&client->in, MSG_ARENA_BYTES_MAX) != ST_OK ||
-                            msg_arena_init(&client->out, MSG_ARENA_BYTES_MAX) != ST_OK)) {
-        status = error_set(error, ST_NO_MEMORY, "out of memory");
-    }
-    return status;
-}
-
-static void done_free(struct kveik_client *client)
-{
-    for (struct queue *item; (item = queue_pop_front(&client->done)) != NULL;) {
-        op_free(CONTAINER_OF(item, struct op, link));
-    }
-}
-
-static void fd_close(int fd)
-{
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-}
-
-static void client_free(struct kveik_client *client)
-{
-    done_free(client);
-    for (uint32_t b = 0; b < OP_BUCKETS; b++) {
-        for (struct queue *item; (item = queue_pop_front(&client->ops[b])) != NULL;) {
-            op_free(CONTAINER_OF(item, struct op, link));
+    const int descriptors[] = {client->outer, client->inner, client->timer, client->event,
+                               client->wake};
+    for (size_t i = 0; i < ARRAY_COUNT(descriptors); i++) {
+        if (descriptors[i] >= 0) {
+            (void)close(descriptors[i]);
         }
     }
-    layouts_free(client);
-    regions_free(client);
-    for (uint32_t i = 0; i < client->spaces.count; i++) {
-        heap_free(client->spaces.items[i]);
+}
+
+static int init_locks(struct kveik_client *client, struct error *error)
+{
+    pthread_condattr_t attributes;
+    int failed = pthread_condattr_init(&attributes);
+    if (failed == 0) {
+        (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        failed = pthread_cond_init(&client->changed, &attributes);
+        (void)pthread_condattr_destroy(&attributes);
     }
-    heap_free(client->spaces.items);
-    frame_reader_finish(&client->reader);
-    frame_writer_finish(&client->writer);
+    /* with default attributes, mutexes need no memory and cannot fail */
+    (void)pthread_mutex_init(&client->mutex, NULL);
+    (void)pthread_mutex_init(&client->memory_mutex, NULL);
+    return failed == 0 ? ST_OK : error_errno(error, ST_NO_MEMORY, failed, "condition variable");
+}
+
+static void random_instance(char out[MSG_INSTANCE_MAX + 1])
+{
+    uint8_t bytes[16];
+    random_bytes(bytes, sizeof bytes);
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        (void)snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    }
+}
+
+static int take_instance(struct kveik_client *client, const char *instance, struct error *error)
+{
+    if (instance == NULL) {
+        random_instance(client->instance);
+        return ST_OK;
+    }
+    size_t length = strnlen(instance, MSG_INSTANCE_MAX + 1);
+    if (length == 0 || length > MSG_INSTANCE_MAX) {
+        return error_set(error, ST_INVALID, "instance: must have 1 to %d bytes", MSG_INSTANCE_MAX);
+    }
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)instance[i] < 0x20 || instance[i] == 0x7f) {
+            return error_set(error, ST_INVALID, "instance: a control character at byte %zu", i);
+        }
+    }
+    (void)memcpy(client->instance, instance, length + 1);
+    return ST_OK;
+}
+
+static int take_options(struct kveik_client *client, const struct kveik_options *options,
+                        struct error *error)
+{
+    if (options->token_bytes > MSG_TOKEN_MAX ||
+        (options->token == NULL && options->token_bytes > 0)) {
+        return error_set(error, ST_INVALID, "token: at most %d bytes", MSG_TOKEN_MAX);
+    }
+    if (options->token != NULL) {
+        (void)memcpy(client->token, options->token, options->token_bytes);
+        client->token_bytes = (uint32_t)options->token_bytes;
+    }
+    struct sockaddr_un address;
+    if (options->socket_path != NULL && strlen(options->socket_path) >= sizeof address.sun_path) {
+        return error_set(error, ST_INVALID, "socket_path: longer than %zu bytes",
+                         sizeof address.sun_path - 1);
+    }
+    if (options->socket_path != NULL) {
+        client->socket_path = heap_strdup(options->socket_path);
+    }
+    client->client_name =
+        heap_strdup(options->client_name != NULL ? options->client_name : "libkveik");
+    if (client->client_name == NULL ||
+        (options->socket_path != NULL && client->socket_path == NULL)) {
+        return error_set(error, ST_NO_MEMORY, "out of memory");
+    }
+    client->connect_timeout_ms =
+        options->connect_timeout_ms != 0 ? options->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+    client->backoff_first_ms =
+        options->reconnect_backoff_ms != 0 ? options->reconnect_backoff_ms : BACKOFF_FIRST_MS;
+    client->requests_wanted = options->requests_max;
+    return take_instance(client, options->instance, error);
+}
+
+/* Everything that client_destroy() looks at, before anything can fail. */
+static struct kveik_client *client_alloc(void)
+{
+    struct kveik_client *client = heap_calloc(1, sizeof *client);
+    if (client == NULL) {
+        return NULL;
+    }
+    client->magic = CLIENT_MAGIC;
+    client->pid = getpid();
+    client->outer = -1;
+    client->inner = -1;
+    client->timer = -1;
+    client->event = -1;
+    client->wake = -1;
+    client->connection.socket = -1;
+    queue_init(&client->flight);
+    queue_init(&client->ready);
+    queue_init(&client->free);
+    queue_init(&client->allocations);
+    queue_init(&client->areas);
+    table_init(&client->spaces, SPACES_MAX);
+    table_init(&client->regions, LAYOUT_REGIONS_MAX);
+    table_init(&client->layouts, LAYOUTS_MAX);
+    return client;
+}
+
+/* Frees everything; talks to nobody, so that a forked child may call it. */
+static void client_destroy(struct kveik_client *client)
+{
+    for (uint32_t i = 0; i < client->layouts.capacity; i++) {
+        client_layout_destroy(table_at(&client->layouts, i));
+    }
+    for (uint32_t i = 0; i < client->regions.capacity; i++) {
+        client_region_destroy(table_at(&client->regions, i));
+    }
+    for (uint32_t i = 0; i < client->spaces.capacity; i++) {
+        heap_free(table_at(&client->spaces, i));
+    }
+    table_finish(&client->layouts);
+    table_finish(&client->regions);
+    table_finish(&client->spaces);
+    ops_finish(client);
+    memory_finish(client);
+    if (client->connection.socket >= 0) {
+        (void)close(client->connection.socket);
+        frame_reader_finish(&client->connection.reader);
+        frame_writer_finish(&client->connection.writer);
+    }
     msg_arena_finish(&client->in);
     msg_arena_finish(&client->out);
-    fd_close(client->socket);
-    fd_close(client->timer);
-    fd_close(client->event);
-    fd_close(client->epoll);
+    close_descriptors(client);
     heap_free(client->socket_path);
     heap_free(client->client_name);
-    heap_free(client->token);
-    (void)pthread_cond_destroy(&client->changed);
-    (void)pthread_mutex_destroy(&client->lock);
     client->magic = 0;
     heap_free(client);
 }
 
-/* Waits until the session is up, or says why it is not. */
-static int first_connection(struct kveik_client *client, uint32_t timeout_ms, struct error *error)
+static int client_create(const struct kveik_options *options, struct kveik_client **client_out,
+                         struct error *error)
 {
-    uint64_t until = clock_ms() + timeout_ms;
-    client_pump(client);
-    while (client->state != CLIENT_READY && clock_ms() < until) {
-        if (client->state == CLIENT_DOWN && client->down_status != ST_UNAVAILABLE) {
-            break; /* refused, and it will be again */
-        }
-        uint64_t wake =
-            client->state == CLIENT_DOWN && client->retry_ms < until ? client->retry_ms : until;
-        client_sleep(client, wake);
-        client_pump(client);
-    }
-    if (client->state == CLIENT_READY || client->wait_for_daemon) {
-        return ST_OK;
-    }
-    if (client->state == CLIENT_DOWN) {
-        return error_set(error, client->down_status, "%s: %s", client->socket_path,
-                         client->down_text);
-    }
-    return error_set(error, ST_UNAVAILABLE, "%s: no answer within %u ms", client->socket_path,
-                     timeout_ms);
-}
-
-int kveik_connect(const struct kveik_options *options, kveik_client **client_out,
-                  struct kveik_error *error)
-{
-    if (options == NULL || client_out == NULL || options->size != sizeof *options) {
-        return error_say(error, ST_INVALID,
-                         "options: initialise them with KVEIK_OPTIONS_INIT, and give client_out");
-    }
-    struct kveik_client *client = heap_calloc(1, sizeof *client);
+    struct kveik_client *client = client_alloc();
     if (client == NULL) {
-        return error_say(error, ST_NO_MEMORY, "out of memory");
+        return error_set(error, ST_NO_MEMORY, "out of memory");
     }
-    struct error cause = {0};
-    int status = client_init(client, options, &cause);
+    int status = take_options(client, options, error);
     if (status == ST_OK) {
-        (void)client_lock(client);
-        uint32_t timeout_ms = options->connect_timeout_ms != 0 ? options->connect_timeout_ms : 1000;
-        status = first_connection(client, timeout_ms, &cause);
-        client_unlock(client);
+        status = open_descriptors(client, error);
+    }
+    if (status == ST_OK && (msg_arena_init(&client->in, MSG_ARENA_BYTES_MAX) != ST_OK ||
+                            msg_arena_init(&client->out, MSG_ARENA_BYTES_MAX) != ST_OK)) {
+        status = error_set(error, ST_NO_MEMORY, "out of memory");
+    }
+    if (status == ST_OK) {
+        status = init_locks(client, error);
     }
     if (status != ST_OK) {
-        cause.status = status;
-        client_free(client);
-        return error_out(error, &cause);
+        client_destroy(client);
+        return status;
     }
     *client_out = client;
     return ST_OK;
 }
 
-/* Tells the daemon that no more will come and waits for its end of file: it closes once its copies
- * have drained, so after this nothing touches our memory. */
-static void drain(struct kveik_client *client)
+/* ---- connect --------------------------------------------------------------------------------- */
+
+static bool is_settled(const struct kveik_client *client, const void *arg)
 {
-    if (client->socket < 0) {
-        return;
+    (void)arg;
+    return client->connection.state == STATE_READY || client->connection.state == STATE_DOWN;
+}
+
+int kveik_connect(const struct kveik_options *options, kveik_client **client_out,
+                  struct kveik_error *error_out)
+{
+    struct error error = {0};
+    struct kveik_options ours = KVEIK_OPTIONS_INIT;
+    if (client_out == NULL) {
+        return report(ST_INVALID, NULL, error_out);
     }
-    (void)shutdown(client->socket, SHUT_WR);
-    uint64_t until = clock_ms() + CLOSE_TIMEOUT_MS;
-    uint8_t waste[4096];
-    for (uint64_t now = clock_ms(); now < until; now = clock_ms()) {
-        ssize_t got = recv(client->socket, waste, sizeof waste, MSG_DONTWAIT);
-        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
-            return;
-        }
-        if (got < 0) {
-            struct pollfd wait = {.fd = client->socket, .events = POLLIN};
-            (void)poll(&wait, 1, (int)(until - now));
+    if (options != NULL) {
+        int taken = take_struct(&ours, sizeof ours, options, "KVEIK_OPTIONS_INIT", &error);
+        if (taken != ST_OK) {
+            return report(taken, &error, error_out);
         }
     }
+    struct kveik_client *client = NULL;
+    int status = client_create(&ours, &client, &error);
+    if (status != ST_OK || client == NULL) {
+        return report(status, &error, error_out);
+    }
+    (void)client_enter(client);
+    client_work(client);
+    (void)client_await(client, is_settled, NULL, clock_ms() + client->connect_timeout_ms);
+    const struct connection *connection = &client->connection;
+    status = ST_OK;
+    if (connection->state != STATE_READY && !ours.wait_for_daemon) {
+        status = connection->error.status != ST_OK
+                     ? connection->error.status
+                     : error_set(&error, ST_UNAVAILABLE, "the daemon does not answer the hello");
+        if (connection->error.status != ST_OK) {
+            error = connection->error;
+        }
+    }
+    client_leave(client);
+    if (status != ST_OK) {
+        kveik_close(client);
+        return report(status, &error, error_out);
+    }
+    *client_out = client;
+    return ST_OK;
+}
+
+int kveik_info(kveik_client *client, struct kveik_info *info_out)
+{
+    int status = info_out == NULL ? ST_INVALID : client_enter(client);
+    if (status != ST_OK) {
+        return status;
+    }
+    if (client->connection.state != STATE_READY) {
+        client_work(client);
+    }
+    const struct connection *connection = &client->connection;
+    struct kveik_info info = {.size = sizeof info,
+                              .connected = connection->state == STATE_READY,
+                              .protocol_version = connection->version,
+                              .session_id = connection->session_id,
+                              .reconnects = client->reconnects,
+                              .requests_max = op_user_limit(client),
+                              .keys_max = connection->keys_max};
+    (void)memcpy(info.boot_id, connection->boot_id, sizeof info.boot_id);
+    (void)memcpy(info.daemon, connection->daemon, sizeof info.daemon);
+    (void)memcpy(info.instance, client->instance, sizeof info.instance);
+    client_leave(client);
+    return give_struct(&info, sizeof info, info_out);
+}
+
+int kveik_event_fd(kveik_client *client)
+{
+    if (client == NULL) {
+        return ST_INVALID;
+    }
+    KVEIK_CHECK_OBJ(client, CLIENT_MAGIC);
+    return client->pid == getpid() ? client->outer : ST_FORKED;
+}
+
+/* ---- close ----------------------------------------------------------------------------------- */
+
+static bool is_down(const struct kveik_client *client, const void *arg)
+{
+    (void)arg;
+    return client->connection.state == STATE_DOWN;
+}
+
+static bool is_deserted(const struct kveik_client *client, const void *arg)
+{
+    (void)arg;
+    return client->users == 1;
 }
 
 void kveik_close(kveik_client *client)
@@ -335,47 +348,28 @@ void kveik_close(kveik_client *client)
     if (client == NULL) {
         return;
     }
-    if (client_lock(client) != ST_OK) {
-        client_free(
-            client); /* a forked child: closes its copies of the descriptors, says nothing */
+    int status = client_enter(client);
+    if (status == ST_FORKED) {
+        /* the parent's session goes on: our copies of its descriptors are closed, nothing is said
+         */
+        client_destroy(client);
         return;
     }
-    drain(client);
-    client_down(client, ST_CANCELLED, "the client was closed");
-    client_unlock(client);
-    client_free(client);
-}
-
-int kveik_info(kveik_client *client, struct kveik_info *info_out)
-{
-    if (info_out == NULL || info_out->size != sizeof *info_out) {
-        return ST_INVALID;
+    client->closing = true;
+    client->progress = true;
+    if (client->connection.state != STATE_DOWN) {
+        /* the daemon closes its side once no copy touches our memory any more */
+        connection_drain(client);
+        (void)client_await(client, is_down, NULL, clock_ms() + CLOSE_TIMEOUT_MS);
     }
-    int status = client_lock(client);
-    if (status != ST_OK) {
-        return status;
+    /* a silent daemon may still copy: whoever waits is told so */
+    op_end_all(client, client->connection.state == STATE_DOWN ? ST_CANCELLED : ST_STUCK, NULL);
+    while (client_await(client, is_deserted, NULL, clock_ms() + CLOSE_TIMEOUT_MS) != ST_OK) {
+        client->progress = true; /* threads inside see `closing` when they wake */
     }
-    client_pump(client);
-    info_out->connected = client->state == CLIENT_READY;
-    info_out->protocol_version = client->version;
-    (void)memcpy(info_out->boot_id, client->boot_id, sizeof info_out->boot_id);
-    info_out->session_id = client->session_id;
-    info_out->reconnects = client->reconnects;
-    info_out->requests_max = client->requests_max;
-    info_out->keys_max = client->keys_max;
-    (void)snprintf(info_out->daemon, sizeof info_out->daemon, "%s", client->daemon);
-    (void)snprintf(info_out->instance, sizeof info_out->instance, "%.*s",
-                   (int)client->instance_bytes, (const char *)client->instance);
-    client_unlock(client);
-    return ST_OK;
-}
-
-int kveik_event_fd(kveik_client *client)
-{
-    if (client_lock(client) != ST_OK) {
-        return -1;
-    }
-    client->event_used = true;
-    client_unlock(client);
-    return client->epoll;
+    client_leave(client);
+    (void)pthread_cond_destroy(&client->changed);
+    (void)pthread_mutex_destroy(&client->mutex);
+    (void)pthread_mutex_destroy(&client->memory_mutex);
+    client_destroy(client);
 }

@@ -1,252 +1,510 @@
 /*
- * The inside of a client; only files of this folder see it.
+ * libkveik inside. One mutex a client guards everything here; no thread of its own.
  *
- * One mutex a client guards everything below. No thread of the library's own: whoever polls, waits
- * or submits does the work that is due (client_pump()). Of several waiting threads one at a time
- * is the leader: it sleeps in poll() without the mutex and dispatches what comes; the others sleep
- * on the condition variable.
+ *   api call -> client_enter() -> client_work(): read answers, reconnect, run deadlines
+ *            -> encode, send   -> client_leave(): tell who waits, unlock
  *
- *   DOWN --connect()--> HELLO --reply--> REGISTERING --all answered--> READY
- *     ^                                                                  |
- *     +---- end of file, error, time-out: operations end with LOST ------+
+ * Waiting: one thread, the leader, sleeps in the inner epoll (socket, timer, wake); the others
+ * sleep on `changed`. Whoever makes progress wakes both. The outer epoll is the descriptor that the
+ * user sees: the inner one, and an eventfd that is readable while finished requests lie in `ready`.
  *
- * The daemon closes a session's socket only after its copies have drained, and a daemon that died
- * has no thread left that could copy; so at end of file the pages of lost operations are quiet.
+ * What is registered (spaces, regions, layouts) is kept here and given to every new connection;
+ * users hold the client's numbers, the wire carries the session's.
  */
-#ifndef KVEIK_CLIENT_CLIENT_H
-#define KVEIK_CLIENT_CLIENT_H
+#ifndef KVEIK_CLIENT_LIB_CLIENT_H
+#define KVEIK_CLIENT_LIB_CLIENT_H
 
-#include <kveik/kveik.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "base/assert.h"
 #include "base/error.h"
 #include "base/queue.h"
+#include "kveik/kveik.h"
 #include "proto/frame.h"
 #include "proto/message.h"
-#include "proto/space.h"
 
 enum {
-    CLIENT_MAGIC = 0x4b636c69,
-    OP_BUCKETS = 256,
-    OP_GRACE_MS = 1000, /* past its deadline, before an operation counts as stuck */
-    CALL_TIMEOUT_MS = 10000,
-    HELLO_TIMEOUT_MS = 5000,
+    CLIENT_MAGIC = 0x4b76436c,
+    CONNECT_TIMEOUT_MS = 1000,
+    BACKOFF_FIRST_MS = 50,
+    BACKOFF_MAX_MS = 500,
+    SUBMIT_BUDGET_MS = 5,    /* what all submissions together wait for one connection attempt */
+    ANSWER_GRACE_MS = 1000,  /* after a deadline, before a request counts as stuck */
+    CLOSE_TIMEOUT_MS = 2000, /* for the daemon to let go of the memory at kveik_close() */
+    REGISTER_TIMEOUT_MS = 10000,
+    EXPORT_TIMEOUT_MS = 60000, /* the daemon populates its mapping, which takes 0.1 s a GB */
+    RELEASE_TIMEOUT_MS = 10000,
+    QUIESCE_TIMEOUT_MS = 60000,
     PUSH_DEADLINE_MS = 10000,
+    PULL_DEADLINE_MS = 10000,
     LOOKUP_DEADLINE_MS = 1000,
-    CLOSE_TIMEOUT_MS = 3000,
+    OPS_MAX = 65535,  /* requests at a time, those that nobody has taken included */
+    OPS_RESERVED = 8, /* of the daemon's requests_max, for quiesce and registration */
+    SPACES_MAX = 64,
+    LAYOUTS_MAX = 4096,
+    UNCONNECTED = 0, /* an epoch: never registered */
 };
 
-enum client_state { CLIENT_DOWN, CLIENT_HELLO, CLIENT_REGISTERING, CLIENT_READY };
+/* ---- requests -------------------------------------------------------------------------------- */
 
-struct op;
-typedef void (*op_reply_cb)(struct kveik_client *client, struct op *op, const struct msg *msg);
-
-/* One request in flight or finished. */
+/*
+ *            submit                 answer                     poll, wait
+ *   (free) ---------> in flight ------------> done, answered ------------> (free)
+ *                         |                         ^
+ *             no answer   v          late answer    |
+ *                    done (STUCK) ------------------+   taken before: (free) at the late answer
+ */
 struct op {
-    struct queue link; /* of its bucket; when done, of client->done unless somebody waits */
-    uint64_t id;
+    struct queue flight; /* in client.flight until answered */
+    struct queue ready;  /* in client.ready while it can be polled, in client.free when free */
+    uint64_t id;         /* 0: free */
+    uint32_t slot;
+    enum msg_kind request;
+    bool done;     /* `completion` says how */
+    bool answered; /* the daemon will not speak of it again */
+    bool taken;    /* nobody wants the completion, or somebody has it */
+    bool internal; /* not the user's: outside the user's limit, never in `ready` */
+    uint32_t waiters;
     uint64_t submitted_ns;
-    uint64_t stuck_ms; /* clock_ms() at which it counts as stuck */
-    bool done;
-    bool claimed; /* a thread waits for this very one, or a call does: not for kveik_poll() */
-    op_reply_cb on_reply; /* calls of the library's own; NULL: a user's operation */
-    void *object;         /* what on_reply works on */
+    uint64_t give_up_ms;
+    uint64_t epoch;   /* of the connection that carries it */
+    int8_t *statuses; /* room for status_count; the completion's in the end */
+    uint32_t status_count;
     struct kveik_completion completion;
-    int8_t *statuses; /* owned until handed over */
-    /* answers to calls */
-    uint32_t handle;
+    /* answers of registration */
+    uint32_t number;
     uint8_t space_id[SPACE_ID_BYTES];
     char *json;
 };
 
+/* ---- what is registered ---------------------------------------------------------------------- */
+
+/* The first member of each. `number` is the session's, if `epoch` is the connection's. */
+struct object {
+    uint32_t handle; /* the client's number; 0: not in the table yet */
+    uint32_t number;
+    uint64_t epoch; /* of the connection that it was last offered to */
+    int status;     /* ST_OK, or why that connection does not have it */
+};
+
 struct client_space {
+    struct object object;
     struct space space;
-    uint32_t remote; /* the session's number */
-    int status;      /* of the last registration */
     uint8_t id[SPACE_ID_BYTES];
 };
 
 struct client_region {
-    char *address;
+    struct object object;
+    uint8_t *address;
     uint64_t bytes;
-    uint32_t mode;        /* enum kveik_memory_mode that was taken: never AUTO */
-    int memfd;            /* owned; -1 with CROSS */
-    uint64_t file_offset; /* of `address` in the memfd */
-    uint32_t remote;
-    int status;
+    uint32_t mode; /* enum kveik_memory_mode */
+    int memfd;     /* owned; -1 with CROSS */
+    uint64_t file_offset;
 };
 
 struct client_layout {
-    uint32_t space; /* the client's numbers */
+    struct object object;
+    uint32_t space;                           /* handle */
+    const struct client_space *private_space; /* instead of `space`: of the self-test */
     uint32_t group;
-    struct layout layout; /* planes owned, with the client's region numbers; complete, checked */
-    uint32_t remote;
-    int status;
+    struct layout layout; /* planes' regions are handles; owns the planes */
 };
 
-/* Objects by the client's handle; a dropped one leaves NULL. */
-struct client_table {
+/* A table of handles. A handle is (generation << 13 | slot + 1): a dropped one is not mistaken for
+ * its slot's next owner. */
+struct table {
     void **items;
-    uint32_t count;
+    uint32_t *generations;
     uint32_t capacity;
+    uint32_t capacity_max;
+};
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* Memory from kveik_memory_allocate(). */
+struct allocation {
+    struct queue link;
+    uint8_t *address;
+    size_t bytes;
+    int memfd;
+};
+
+/* A stretch of private memory of which pages were adopted: one sealed file stands for all of it,
+ * byte for byte, so that ranges adopted one by one are neighbours in the file too. Only adopted
+ * pages are allocated. */
+struct area {
+    struct queue link;
+    uintptr_t begin;
+    uintptr_t end;
+    uintptr_t base; /* address of the file's first byte */
+    int memfd;
+    struct queue ranges;
+};
+
+struct adopted_range {
+    struct queue link;
+    uintptr_t begin;
+    uintptr_t end;
+};
+
+/* ---- the connection -------------------------------------------------------------------------- */
+
+/*
+ *        connect()        hello reply            all registered
+ *   DOWN ---------> HELLO ------------> REGISTERING ------------> READY
+ *    ^                |                     |                       |
+ *    +----------------+---------------------+-----------------------+  end of file
+ *    ^                                                              |
+ *    +------------------------- DRAINING <--------------------------+  the daemon broke the
+ * protocol end of file
+ */
+enum connection_state { STATE_DOWN, STATE_HELLO, STATE_REGISTERING, STATE_READY, STATE_DRAINING };
+
+struct connection {
+    enum connection_state state;
+    int socket;      /* -1: none */
+    bool writing;    /* the inner epoll waits for the socket to be writable */
+    bool garbled;    /* what still comes is not to be believed */
+    bool going_down; /* the daemon asked for an end: no new requests */
+    bool seen_ready; /* some connection was READY before: the one of ready_epoch at last */
+    uint64_t ready_epoch;
+    uint64_t epoch; /* counts connections from 1 */
+    uint64_t hello_id;
+    uint64_t hello_until_ms;
+    uint64_t next_attempt_ms;
+    uint32_t backoff_ms;  /* 0: the next attempt may be at once */
+    uint32_t budget_ms;   /* left of SUBMIT_BUDGET_MS */
+    uint64_t registering; /* id of the request that registers the next object; 0: none */
+    uint32_t registering_handle;
+    pid_t peer_pid;
+    struct frame_reader reader;
+    struct frame_writer writer;
+    struct error error; /* why there is no connection */
+    /* of the last hello */
+    uint32_t version;
+    uint8_t boot_id[MSG_BOOT_ID_BYTES];
+    uint64_t session_id;
+    uint32_t frame_bytes_max;
+    uint32_t requests_max;
+    uint32_t keys_max;
+    char daemon[64];
 };
 
 struct kveik_client {
     uint32_t magic;
-    pid_t pid; /* of the process that made it */
-    pthread_mutex_t lock;
+    pid_t pid;
+    pthread_mutex_t mutex;
     pthread_cond_t changed;
-    bool leading; /* a thread sleeps in poll() for all */
-
-    char *socket_path;
-    char *client_name;
-    uint8_t instance[MSG_INSTANCE_MAX];
-    uint32_t instance_bytes;
-    uint8_t *token;
-    uint32_t token_bytes;
-    uint32_t backoff_first_ms;
-    uint32_t requests_max_asked;
-    bool wait_for_daemon;
-
-    enum client_state state;
-    int socket; /* -1 when down */
-    int epoll;  /* what kveik_event_fd() gives: socket, timer and event */
+    bool leader;        /* a thread sleeps in the inner epoll */
+    uint32_t followers; /* threads that sleep on `changed` */
+    uint32_t users;     /* threads inside */
+    bool progress;      /* something changed since the last client_publish() */
+    bool closing;
+    bool event_set; /* the eventfd is readable */
+    int outer;
+    int inner;
     int timer;
     int event;
-    bool event_used; /* kveik_event_fd() was called: local completions signal */
-    bool event_signaled;
-    uint64_t timer_ms; /* when the timer is set to fire; 0: not set */
-    bool writing;      /* epoll also waits for writability */
-    struct frame_reader reader;
-    struct frame_writer writer;
+    int wake;
+    uint64_t timer_at_ms; /* 0: not armed */
+
+    char *socket_path; /* NULL: look at the usual places */
+    char *client_name;
+    char instance[MSG_INSTANCE_MAX + 1];
+    uint8_t token[MSG_TOKEN_MAX];
+    uint32_t token_bytes;
+    uint32_t connect_timeout_ms;
+    uint32_t backoff_first_ms;
+    uint32_t requests_wanted;
+
+    struct connection connection;
+    uint64_t reconnects;
     struct msg_arena in;
     struct msg_arena out;
 
-    uint64_t epoch;    /* connections so far */
-    uint64_t retry_ms; /* no attempt to connect before */
-    uint32_t backoff_ms;
-    uint64_t hello_ms;    /* the handshake must be over by then */
-    uint32_t registering; /* answers still to come */
-    bool layouts_sent;    /* … and the layouts are among them */
-    int down_status;      /* why the last connection ended or could not be made */
-    char down_text[MSG_TEXT_MAX];
-    int32_t daemon_pid;
-    uint32_t version;
-    uint8_t boot_id[MSG_BOOT_ID_BYTES];
-    uint64_t session_id;
-    uint64_t reconnects;
-    uint32_t requests_max;
-    uint32_t keys_max;
-    char daemon[64];
+    struct op **ops;
+    uint32_t op_count;
+    uint64_t sequence;
+    uint32_t user_ops; /* the user's, until taken and answered */
+    struct queue flight;
+    struct queue ready;
+    struct queue free;
 
-    uint32_t waiters;   /* threads in kveik_wait() or a call */
-    uint64_t expire_ms; /* no operation counts as stuck before */
-    uint64_t ids;
-    struct queue ops[OP_BUCKETS]; /* in flight, by id */
-    uint32_t in_flight;           /* user operations among them */
-    struct queue done;            /* finished, for kveik_poll() */
+    struct table spaces;
+    struct table regions;
+    struct table layouts;
 
-    struct client_table spaces;
-    struct client_table regions;
-    struct client_table layouts;
-    struct client_table allocations; /* memory.c: kveik_memory_allocate() */
+    /* Memory is adopted and freed without the mutex above: it may take long. Taken before it. */
+    pthread_mutex_t memory_mutex;
+    struct queue allocations;
+    struct queue areas;
 };
 
 /* ---- client.c -------------------------------------------------------------------------------- */
 
-/* Locks after checking magic and process. ST_OK or ST_FORKED (then nothing is locked). */
-int client_lock(struct kveik_client *client);
-void client_unlock(struct kveik_client *client);
+/* Locks. ST_OK, or ST_FORKED without a lock. */
+int client_enter(struct kveik_client *client);
 
-int table_add(struct client_table *table, void *item, uint32_t *handle_out);
-void *table_get(const struct client_table *table, uint32_t handle);
-void table_clear(struct client_table *table, uint32_t handle);
+/* Tells waiting threads and the event descriptor, unlocks. */
+void client_leave(struct kveik_client *client);
 
-/* Copies an error of the base to the public struct (NULL: nothing); returns its status. */
-int error_out(struct kveik_error *out, const struct error *error);
-int error_say(struct kveik_error *out, int status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+/* client_leave() that passes `status` on and copies the error out. */
+int client_return(struct kveik_client *client, int status, const struct error *error,
+                  struct kveik_error *error_out);
 
-/* ---- connection.c: with the lock held -------------------------------------------------------- */
+/* ---- status.c -------------------------------------------------------------------------------- */
 
-/* Does what is due without blocking: connects, reads, dispatches, flushes, runs deadlines. */
-void client_pump(struct kveik_client *client);
+/* Copies an internal error to the user's; a missing text is the status's. Returns `status`. */
+int report(int status, const struct error *error, struct kveik_error *error_out);
 
-/* Sleeps until something may have happened, at most until `until_ms`; drops the lock meanwhile. */
-void client_sleep(struct kveik_client *client, uint64_t until_ms);
+/* Copies a public struct of the caller's version (its first member is its size) into ours; what it
+ * lacks is 0, what we do not know must be 0. ST_OK, ST_INVALID, ST_UNSUPPORTED. */
+int take_struct(void *ours, size_t our_bytes, const void *theirs, const char *init,
+                struct error *error);
 
-/* Sends; the connection goes down when that fails for good. ST_OK, ST_UNAVAILABLE, ST_BUSY,
- * ST_INVALID and so on, with the cause. */
-int client_send(struct kveik_client *client, const struct msg *msg, const int *descriptors,
-                uint32_t descriptor_count, struct error *error);
+/* The other way: fills as much as the caller's version has room for. */
+int give_struct(const void *ours, size_t our_bytes, void *theirs);
 
-/* Ends the connection; operations in flight end with `status`. */
-void client_down(struct kveik_client *client, int status, const char *text);
+/* ---- wait.c ---------------------------------------------------------------------------------- */
 
-/* ST_OK when READY; otherwise ST_UNAVAILABLE with the reason. Pumps first, and gives a handshake
- * under way a few milliseconds. */
-int client_ready(struct kveik_client *client, struct error *error);
+/* Does what there is to do without waiting. */
+void client_work(struct kveik_client *client);
 
-/* Registers an object again on a new connection (memory.c, layout.c, space.c). The messages'
- * answers come to op_reply_cb. ST_OK or an error that ends the connection. */
-int space_send(struct kveik_client *client, struct client_space *space, struct error *error);
-int region_send(struct kveik_client *client, struct client_region *region, struct error *error);
-int layout_send(struct kveik_client *client, struct client_layout *layout, struct error *error);
+/* Wakes who must know; called before the mutex is given up. */
+void client_publish(struct kveik_client *client);
 
-/* Makes sure the timer fires at `when_ms` or before. */
-void client_timer(struct kveik_client *client, uint64_t when_ms);
+/* Arms the timer for `at_ms` if that is earlier than what it is armed for. */
+void client_wake_at(struct kveik_client *client, uint64_t at_ms);
 
-/* ---- complete.c: with the lock held ---------------------------------------------------------- */
+typedef bool (*client_done_fn)(const struct kveik_client *client, const void *arg);
 
-/* A new operation, counted and in its bucket. NULL: out of memory. */
-struct op *op_create(struct kveik_client *client, uint32_t kind, void *user, uint32_t deadline_ms);
-
-/* Takes an operation that was never sent out again. */
-void op_forget(struct kveik_client *client, struct op *op);
-void op_free(struct op *op);
-
-/* Ends an operation: to its waiter or to the done list. */
-void op_finish(struct kveik_client *client, struct op *op, int status, const char *text);
-
-/* Waits for an operation that the caller claimed. ST_OK or ST_PENDING. */
-int op_wait(struct kveik_client *client, struct op *op, uint64_t until_ms);
-
-/* Gives an answer to its operation. ST_PROTOCOL when it cannot be one. */
-int op_dispatch(struct kveik_client *client, const struct msg *msg, struct error *error);
-
-void ops_fail_all(struct kveik_client *client, int status, const char *text);
-void ops_expire(struct kveik_client *client, uint64_t now_ms);
-
-/* ---- call.c: the library's own requests -------------------------------------------------------
+/* Works and waits, with the mutex given up meanwhile, until done() or the time: ST_OK, ST_PENDING.
  */
+int client_await(struct kveik_client *client, client_done_fn done, const void *arg,
+                 uint64_t until_ms);
 
-struct call_answer {
-    int status; /* what the daemon said, or why there is no answer */
-    char text[MSG_TEXT_MAX];
-    uint32_t handle;
-    uint8_t space_id[SPACE_ID_BYTES];
-    char *json; /* the caller's to heap_free() */
-};
+/* ---- connection.c ---------------------------------------------------------------------------- */
 
-/* Sends and waits for the answer, with the lock held (dropped while asleep). msg->request_id is
- * filled in. Returns answer_out->status. */
-int client_call(struct kveik_client *client, struct msg *msg, const int *descriptors,
-                uint32_t descriptor_count, struct call_answer *answer_out);
+/* Attempts to connect if none is there and the back-off has passed; runs time-outs of the hello. */
+void connection_step(struct kveik_client *client, uint64_t now_ms);
 
-/* The same memory once more, by cross-memory copy: for layouts whose planes cannot all be mapped.
- */
-int region_shadow(struct kveik_client *client, uint32_t handle, uint32_t *shadow_out,
+/* Reads what the daemon said. */
+void connection_read(struct kveik_client *client);
+
+/* Sends a message, descriptors (-1: none) beside it. ST_OK, or a status with the cause in words. */
+int connection_send(struct kveik_client *client, const struct msg *msg, int descriptor,
+                    struct error *error);
+
+/* The daemon said what it must not say. */
+void connection_broken(struct kveik_client *client, const char *why);
+
+/* A write failed: the other side is gone, but answers may still be there to read. */
+void connection_hung_up(struct kveik_client *client);
+
+/* End of file or reset: no copy of this connection touches memory any more. */
+void connection_lost(struct kveik_client *client, const char *why);
+
+/* Ends the session from this side: says so, then waits for the daemon's end of file if requests are
+ * in flight, since only that proves that no copy touches memory any more. */
+void connection_drain(struct kveik_client *client);
+
+/* All objects are registered, or there are none. */
+void connection_is_ready(struct kveik_client *client);
+
+/* ST_OK when requests can be sent; gives a connection under way a few milliseconds. */
+int connection_ready(struct kveik_client *client, struct error *error);
+
+/* ---- register.c ------------------------------------------------------------------------------ */
+
+/* Offers the next object that this connection does not have; READY when none is left. */
+void register_next(struct kveik_client *client);
+
+/* The answer to what register_next() sent. */
+void register_answered(struct kveik_client *client, const struct op *op);
+
+/* Gives a number back that nobody wants any more. */
+void register_undo(struct kveik_client *client, enum msg_kind request, uint32_t number);
+
+/* Sends the registration of an object, as an internal request. NULL: *error says why. */
+struct op *register_send_space(struct kveik_client *client, const struct client_space *space,
+                               struct error *error);
+struct op *register_send_region(struct kveik_client *client, const struct client_region *region,
+                                struct error *error);
+struct op *register_send_layout(struct kveik_client *client, const struct client_layout *layout,
+                                struct error *error);
+
+/* Has the daemon let go of an object: ST_OK when no session has it (any more). */
+int register_drop(struct kveik_client *client, enum msg_kind request, const struct object *object,
+                  uint64_t until_ms, struct error *error);
+
+/* Register and wait for the answer; the object is not in its table yet. */
+int space_offer(struct kveik_client *client, struct client_space *space, struct error *error);
+int layout_offer(struct kveik_client *client, struct client_layout *layout, struct error *error);
+
+/* Puts a registered object into its table; triggers registration anew if the connection has
+ * changed since. ST_OK, ST_LIMIT, ST_NO_MEMORY. */
+int register_keep(struct kveik_client *client, struct table *table, struct object *object,
                   struct error *error);
 
-/* Forgets a region here and there. */
-int region_drop(struct kveik_client *client, uint32_t handle, struct error *error);
+/* True when the connection has the object; else *error says why. */
+bool register_usable(const struct kveik_client *client, const struct object *object,
+                     const char *what, struct error *error);
 
-/* Frees what the tables hold (memory.c, layout.c). */
-void regions_free(struct kveik_client *client);
-void layouts_free(struct kveik_client *client);
+void client_region_destroy(struct client_region *region);
+void client_layout_destroy(struct client_layout *layout);
+
+/* ---- table.c --------------------------------------------------------------------------------- */
+
+void table_init(struct table *table, uint32_t capacity_max);
+void table_finish(struct table *table);
+
+/* The handle of `item` from now on; 0: the table is full, or memory is short (*status_out). */
+uint32_t table_add(struct table *table, void *item, int *status_out);
+
+/* NULL for a handle that is none. */
+void *table_get(const struct table *table, uint32_t handle);
+void table_remove(struct table *table, uint32_t handle);
+
+/* The item of a slot, or NULL; for iteration over [0, capacity). */
+void *table_at(const struct table *table, uint32_t slot);
+uint32_t table_slot(uint32_t handle);
+
+/* ---- op.c ------------------------------------------------------------------------------------ */
+
+/* A new request with room for `status_count` statuses. NULL: *error says why (BUSY, NO_MEMORY). */
+struct op *op_create(struct kveik_client *client, enum msg_kind request, bool internal,
+                     uint32_t status_count, struct error *error);
+
+/* It was never sent. */
+void op_discard(struct kveik_client *client, struct op *op);
+
+/* It was sent: from now on it waits for its answer until `timeout_ms` + ANSWER_GRACE_MS. */
+void op_launch(struct kveik_client *client, struct op *op, uint32_t timeout_ms);
+
+/* NULL for ids that are unknown or taken by somebody. */
+struct op *op_find(const struct kveik_client *client, uint64_t id);
+
+/* The completion is there. Does nothing when it was before. */
+void op_finish(struct kveik_client *client, struct op *op, int status, const char *text);
+
+/* The daemon will not speak of it again. Frees it if nobody wants it. */
+void op_answered(struct kveik_client *client, struct op *op);
+
+/* Nobody wants the completion. */
+void op_forget(struct kveik_client *client, struct op *op);
+
+/* Moves the completion to the caller and frees the request if it is answered. */
+void op_take(struct kveik_client *client, struct op *op, struct kveik_completion *completion_out);
+
+/* Finishes what has waited too long; arms the timer for the rest. */
+void op_expire(struct kveik_client *client, uint64_t now_ms);
+
+/* Requests that the connection carries are over: `quiet` says that nothing touches memory. */
+void op_end_all(struct kveik_client *client, int status, const char *text);
+
+void ops_finish(struct kveik_client *client);
+
+/* Waits for an internal request and takes its status; the op stays readable until op_forget(). */
+int op_await(struct kveik_client *client, struct op *op, struct error *error);
+
+/* What the user may have in flight or not yet taken. */
+uint32_t op_user_limit(const struct kveik_client *client);
+
+/* ---- complete.c ------------------------------------------------------------------------------ */
+
+/* An answer that is no hello. */
+void complete_message(struct kveik_client *client, const struct msg *msg);
+
+/* ---- request.c, submit.c ----------------------------------------------------------------------
+ */
+
+/* Encodes and sends `msg` (without its id) as `op`, which is freed on failure. */
+int request_send(struct kveik_client *client, struct op *op, struct msg *msg, uint32_t timeout_ms,
+                 struct error *error);
+
+/* Sends a request whose answer nobody waits for; failures cost nothing. */
+void request_forgotten(struct kveik_client *client, struct msg *msg);
+
+/* ---- maps.c ---------------------------------------------------------------------------------- */
+
+struct map_segment {
+    uintptr_t begin;
+    uintptr_t end;
+    bool readable;
+    bool writable;
+    bool executable;
+    bool shared;
+    uint64_t file_offset;
+    uint64_t device; /* makedev() */
+    uint64_t inode;
+    char name[64]; /* cut; empty: anonymous */
+};
+
+/* The segments of this process that meet [begin, end), in order. ST_OK with a heap array, ST_IO,
+ * ST_NO_MEMORY. */
+int maps_read(uintptr_t begin, uintptr_t end, struct map_segment **segments_out, size_t *count_out,
+              struct error *error);
+
+/* True when [begin, end) is covered without a gap by readable and writable segments. */
+bool maps_cover(const struct map_segment *segments, size_t count, uintptr_t begin, uintptr_t end);
+
+/* An open descriptor of this process (a duplicate, the caller's) for a device and inode; -1. */
+int maps_find_descriptor(uint64_t device, uint64_t inode);
+
+/* ---- adopt.c --------------------------------------------------------------------------------- */
+
+/* Replaces the pages of [address, address + bytes) by pages of a sealed file, in place. The
+ * descriptor stays the client's. ST_OK; ST_UNSUPPORTED when the memory is of another kind, with the
+ * reason; ST_NO_MEMORY, ST_IO. */
+struct adoption {
+    void *address;
+    size_t bytes;
+    bool small_pages;
+};
+int adopt(struct kveik_client *client, const struct adoption *wanted, int *memfd_out,
+          uint64_t *offset_out, struct error *error);
+
+void areas_finish(struct kveik_client *client);
+
+/* ---- memory.c -------------------------------------------------------------------------------- */
+
+/* Closes the files of allocations and adopted areas; the memory stays mapped. */
+void memory_finish(struct kveik_client *client);
+
+/* ---- memfd.c --------------------------------------------------------------------------------- */
+
+enum { HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
+
+#define MEMFD_NAME_ADOPTED "kveik-adopted"
+#define MEMFD_NAME_MEMORY  "kveik-memory"
+
+/* A sealed file of `bytes` (which stays sparse until it is populated). -1: *error. */
+int memfd_make(const char *name, uint64_t bytes, struct error *error);
+
+/* Maps [offset, offset + bytes) of it at an address that agrees with the offset modulo 2 MiB. NULL:
+ * *error. */
+void *memfd_map(int memfd, uint64_t offset, size_t bytes, bool small_pages, struct error *error);
+
+/* Gives every page of a shared mapping its memory, so that the file has no hole there. */
+int memfd_populate(void *address, size_t bytes, struct error *error);
+
+/* ---- probe.c --------------------------------------------------------------------------------- */
+
+/* Proves that the daemon sees the region's bytes, both ways. ST_OK, ST_MEMORY, or why not. */
+int probe_region(struct kveik_client *client, const struct client_region *region,
+                 struct error *error);
+
+/* ---- selftest.c ------------------------------------------------------------------------------ */
+
+/* Proves a registered layout by the engine's own indexing. Without the mutex held. */
+int selftest_run(struct kveik_client *client, const struct kveik_layout *user,
+                 const struct client_layout *layout, struct error *error);
+
+/* ---- random.c -------------------------------------------------------------------------------- */
+
+void random_bytes(void *out, size_t bytes);
 
 #endif

@@ -1,402 +1,417 @@
-/* The connection: made, kept, lost and made again, all without blocking. */
+/*
+ * The connection: see the states in client.h. Nothing here waits; whatever takes time is a state
+ * that calls which poll or submit drive on.
+ *
+ * Why end of file matters: the daemon closes a session's socket only after the copies of that
+ * session have ended, and the threads of a daemon that was killed end before its descriptors are
+ * closed. So at end of file no copy touches our pages any more, and requests in flight may end with
+ * LOST. Where this side wants the end (the daemon spoke nonsense, kveik_close()), it must not close
+ * at once while requests are in flight: it shuts its side down and waits for the daemon's.
+ */
 #include <errno.h>
-#include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "client/lib/client.h"
+#include "client/lib/socket.h"
 
-enum { BACKOFF_MAX_MS = 500, READY_PATIENCE_MS = 5, RECEIVES_A_PUMP = 64 };
+/* ---- ending ---------------------------------------------------------------------------------- */
 
-/* ---- descriptors ----------------------------------------------------------------------------- */
-
-void client_timer(struct kveik_client *client, uint64_t when_ms)
+static void forget_socket(struct kveik_client *client)
 {
-    if (client->timer_ms != 0 && client->timer_ms <= when_ms) {
+    struct connection *connection = &client->connection;
+    /* closing is not enough: a forked child may hold the same socket, and epoll would go on
+     * reporting it */
+    (void)epoll_ctl(client->inner, EPOLL_CTL_DEL, connection->socket, NULL);
+    (void)close(connection->socket);
+    connection->socket = -1;
+    frame_reader_finish(&connection->reader);
+    frame_writer_finish(&connection->writer);
+    connection->writing = false;
+    connection->going_down = false;
+    connection->garbled = false;
+    connection->registering = 0;
+}
+
+static void back_off(struct kveik_client *client, bool at_once)
+{
+    struct connection *connection = &client->connection;
+    uint64_t now_ms = clock_ms();
+    if (at_once) {
+        connection->backoff_ms = 0;
+        connection->next_attempt_ms = now_ms;
+    } else {
+        uint32_t most =
+            client->backoff_first_ms > BACKOFF_MAX_MS ? client->backoff_first_ms : BACKOFF_MAX_MS;
+        uint32_t wait_ms =
+            connection->backoff_ms == 0 ? client->backoff_first_ms : connection->backoff_ms;
+        connection->next_attempt_ms = now_ms + wait_ms;
+        connection->backoff_ms = 2 * wait_ms < most ? 2 * wait_ms : most;
+    }
+    if (!client->closing) {
+        client_wake_at(client, connection->next_attempt_ms);
+    }
+}
+
+void connection_lost(struct kveik_client *client, const char *why)
+{
+    struct connection *connection = &client->connection;
+    KVEIK_ASSERT(connection->state != STATE_DOWN && connection->socket >= 0);
+    bool served = connection->state == STATE_READY;
+    if (connection->error.status == ST_OK) {
+        (void)error_set(&connection->error, ST_UNAVAILABLE, "the connection was lost: %s", why);
+    }
+    forget_socket(client);
+    connection->state = STATE_DOWN;
+    client->progress = true;
+    /* the pages are quiet now: see above */
+    op_end_all(client, client->closing ? ST_CANCELLED : ST_LOST, connection->error.text);
+    back_off(client, served);
+}
+
+void connection_drain(struct kveik_client *client)
+{
+    struct connection *connection = &client->connection;
+    KVEIK_ASSERT(connection->state != STATE_DOWN);
+    if (queue_empty(&client->flight) || connection->state == STATE_HELLO) {
+        connection_lost(client, "closed from this side");
         return;
     }
-    struct itimerspec at = {.it_value = {.tv_sec = (time_t)(when_ms / 1000),
-                                         .tv_nsec = (long)(when_ms % 1000) * 1000000}};
-    if (timerfd_settime(client->timer, TFD_TIMER_ABSTIME, &at, NULL) == 0) {
-        client->timer_ms = when_ms;
+    connection_hung_up(client);
+}
+
+void connection_hung_up(struct kveik_client *client)
+{
+    struct connection *connection = &client->connection;
+    if (connection->state != STATE_DRAINING) {
+        connection->state = STATE_DRAINING;
+        (void)shutdown(connection->socket, SHUT_WR);
+        client->progress = true;
     }
 }
 
-static void timer_drain(struct kveik_client *client, uint64_t now)
+void connection_broken(struct kveik_client *client, const char *why)
 {
-    if (client->timer_ms != 0 && now >= client->timer_ms) {
-        uint64_t count = 0;
-        ssize_t got = read(client->timer, &count, sizeof count);
-        if (got == (ssize_t)sizeof count) {
-            client->timer_ms = 0;
+    (void)error_set(&client->connection.error, ST_PROTOCOL, "the daemon broke the protocol: %s",
+                    why);
+    client->connection.garbled = true;
+    connection_drain(client);
+}
+
+/* ---- connecting ------------------------------------------------------------------------------ */
+
+static void watch_socket(struct kveik_client *client, int operation)
+{
+    struct connection *connection = &client->connection;
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = connection->socket};
+    if (connection->writing) {
+        event.events |= EPOLLOUT;
+    }
+    int watched = epoll_ctl(client->inner, operation, connection->socket, &event);
+    KVEIK_ASSERT(watched == 0 || errno == ENOMEM || errno == ENOSPC);
+}
+
+static int send_hello(struct kveik_client *client, struct error *error)
+{
+    struct connection *connection = &client->connection;
+    connection->hello_id = ++client->sequence;
+    struct msg msg = {.request_id = connection->hello_id,
+                      .kind = MSG_HELLO,
+                      .u.hello = {.version_min = MSG_VERSION,
+                                  .version_max = MSG_VERSION,
+                                  .client = client->client_name,
+                                  .instance_id = {.data = (const uint8_t *)client->instance,
+                                                  .bytes = (uint32_t)strlen(client->instance)},
+                                  .token = {.data = client->token, .bytes = client->token_bytes}}};
+    return connection_send(client, &msg, -1, error);
+}
+
+static void attempt(struct kveik_client *client)
+{
+    struct connection *connection = &client->connection;
+    KVEIK_ASSERT(connection->state == STATE_DOWN && connection->socket < 0);
+    struct error error = {0};
+    int status =
+        socket_connect(client->socket_path, &connection->socket, &connection->peer_pid, &error);
+    if (status != ST_OK) {
+        connection->error = error;
+        back_off(client, false);
+        return;
+    }
+    connection->error = (struct error){0};
+    connection->epoch++;
+    connection->state = STATE_HELLO;
+    connection->budget_ms = SUBMIT_BUDGET_MS;
+    connection->frame_bytes_max = FRAME_PAYLOAD_MAX;
+    connection->hello_until_ms = clock_ms() + client->connect_timeout_ms;
+    frame_writer_init(&connection->writer, FRAME_QUEUE_MAX);
+    watch_socket(client, EPOLL_CTL_ADD);
+    if (frame_reader_init(&connection->reader, FRAME_PAYLOAD_MAX) != ST_OK) {
+        connection_lost(client, "out of memory");
+        return;
+    }
+    status = send_hello(client, &error);
+    if (status != ST_OK && connection->state != STATE_DOWN) {
+        connection_lost(client, error.text);
+        return;
+    }
+    client_wake_at(client, connection->hello_until_ms);
+    client->progress = true;
+}
+
+void connection_step(struct kveik_client *client, uint64_t now_ms)
+{
+    struct connection *connection = &client->connection;
+    if (connection->state == STATE_DOWN && !client->closing) {
+        if (connection->next_attempt_ms <= now_ms) {
+            attempt(client);
+        } else {
+            client_wake_at(client, connection->next_attempt_ms);
         }
+    } else if (connection->state == STATE_HELLO) {
+        if (connection->hello_until_ms <= now_ms) {
+            (void)error_set(&connection->error, ST_UNAVAILABLE,
+                            "the daemon did not answer the hello within %u ms",
+                            client->connect_timeout_ms);
+            connection_lost(client, "no answer to the hello");
+        } else {
+            client_wake_at(client, connection->hello_until_ms);
+        }
+    } else if (connection->going_down && queue_empty(&client->flight)) {
+        (void)error_set(&connection->error, ST_UNAVAILABLE, "the daemon is going down");
+        connection_lost(client, "the daemon is going down");
     }
 }
 
-static void watch_writing(struct kveik_client *client, bool writing)
+void connection_is_ready(struct kveik_client *client)
 {
-    if (client->writing != writing) {
-        struct epoll_event event = {.events = EPOLLIN | (writing ? EPOLLOUT : 0u),
-                                    .data.fd = client->socket};
-        (void)epoll_ctl(client->epoll, EPOLL_CTL_MOD, client->socket, &event);
-        client->writing = writing;
+    struct connection *connection = &client->connection;
+    connection->state = STATE_READY;
+    connection->backoff_ms = 0;
+    connection->error = (struct error){0};
+    if (connection->seen_ready && connection->epoch != connection->ready_epoch) {
+        client->reconnects++;
     }
+    connection->seen_ready = true;
+    connection->ready_epoch = connection->epoch;
+    client->progress = true;
 }
 
-/* ---- going down ------------------------------------------------------------------------------ */
-
-void client_down(struct kveik_client *client, int status, const char *text)
+static bool is_settled(const struct kveik_client *client, const void *arg)
 {
-    if (client->socket >= 0) {
-        (void)epoll_ctl(client->epoll, EPOLL_CTL_DEL, client->socket, NULL);
-        (void)close(client->socket);
-        client->socket = -1;
+    (void)arg;
+    enum connection_state state = client->connection.state;
+    return state != STATE_HELLO && state != STATE_REGISTERING;
+}
+
+int connection_ready(struct kveik_client *client, struct error *error)
+{
+    struct connection *connection = &client->connection;
+    if (connection->state == STATE_READY && !connection->going_down) {
+        return ST_OK;
     }
-    bool was_ready = client->state == CLIENT_READY;
-    client->state = CLIENT_DOWN;
-    client->writing = false;
-    client->registering = 0;
-    client->down_status = status == ST_LOST ? ST_UNAVAILABLE : status;
-    (void)snprintf(client->down_text, sizeof client->down_text, "%s", text);
-    frame_reader_finish(&client->reader);
-    frame_writer_finish(&client->writer);
-    uint64_t now = clock_ms();
-    if (was_ready) {
-        client->backoff_ms = 0; /* the first attempt at once */
+    client_work(client);
+    if (!is_settled(client, NULL) && connection->budget_ms > 0) {
+        uint64_t begin_ms = clock_ms();
+        (void)client_await(client, is_settled, NULL, begin_ms + connection->budget_ms);
+        uint64_t used_ms = clock_ms() - begin_ms + 1;
+        connection->budget_ms -=
+            used_ms < connection->budget_ms ? (uint32_t)used_ms : connection->budget_ms;
     }
-    client->retry_ms = now + client->backoff_ms;
-    client->backoff_ms =
-        client->backoff_ms == 0 ? client->backoff_first_ms : client->backoff_ms * 2;
-    if (client->backoff_ms > BACKOFF_MAX_MS) {
-        client->backoff_ms = BACKOFF_MAX_MS;
+    if (connection->state == STATE_READY && !connection->going_down) {
+        return ST_OK;
     }
-    client_timer(client, client->retry_ms + 1);
-    ops_fail_all(client, status, text);
-    (void)pthread_cond_broadcast(&client->changed);
+    return error_set(error, ST_UNAVAILABLE, "%s",
+                     connection->error.status != ST_OK ? connection->error.text
+                                                       : "the daemon is not connected yet");
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
-int client_send(struct kveik_client *client, const struct msg *msg, const int *descriptors,
-                uint32_t descriptor_count, struct error *error)
+int connection_send(struct kveik_client *client, const struct msg *msg, int descriptor,
+                    struct error *error)
 {
-    if (client->socket < 0) {
-        return error_set(error, ST_UNAVAILABLE, "%s", client->down_text);
-    }
+    struct connection *connection = &client->connection;
+    KVEIK_ASSERT(connection->socket >= 0);
     const void *payload = NULL;
     uint32_t bytes = 0;
-    msg_arena_reset(&client->out);
     int status = msg_encode(msg, &client->out, &payload, &bytes, error);
+    if (status == ST_OK && bytes > connection->frame_bytes_max) {
+        status = error_set(error, ST_LIMIT, "a request of %u bytes, the daemon takes %u", bytes,
+                           connection->frame_bytes_max);
+    }
     if (status != ST_OK) {
-        /* what the checks refuse came from the caller's arguments */
-        return status == ST_PROTOCOL ? (error->status = ST_INVALID) : status;
+        msg_arena_reset(&client->out);
+        return status == ST_PROTOCOL ? ST_INVALID : status;
     }
-    if (bytes > FRAME_PAYLOAD_MAX) {
-        return error_set(error, ST_LIMIT, "the request takes %u bytes, at most %d", bytes,
-                         FRAME_PAYLOAD_MAX);
-    }
-    status =
-        frame_write(&client->writer, client->socket, payload, bytes, descriptors, descriptor_count);
+    status = frame_write(&connection->writer, connection->socket, payload, bytes, &descriptor,
+                         descriptor >= 0 ? 1 : 0);
+    msg_arena_reset(&client->out);
     if (status == ST_PENDING) {
-        watch_writing(client, true);
+        if (!connection->writing) {
+            connection->writing = true;
+            watch_socket(client, EPOLL_CTL_MOD);
+        }
         return ST_OK;
     }
     if (status == ST_LOST) {
-        client_down(client, ST_LOST, "the daemon hung up");
-        return error_set(error, ST_UNAVAILABLE, "the daemon hung up");
-    }
-    if (status == ST_BUSY) {
-        return error_set(error, ST_BUSY, "the daemon does not take more now");
+        connection_hung_up(client);
+        return error_set(error, ST_UNAVAILABLE, "the connection was lost");
     }
     return status == ST_OK ? ST_OK : error_set(error, status, "%s", status_text(status));
 }
 
-/* ---- coming up ------------------------------------------------------------------------------- */
-
-static int hello_send(struct kveik_client *client, struct error *error)
+static void flush(struct kveik_client *client)
 {
-    struct msg msg = {
-        .request_id = ++client->ids,
-        .kind = MSG_HELLO,
-        .u.hello = {.version_min = MSG_VERSION,
-                    .version_max = MSG_VERSION,
-                    .client = client->client_name,
-                    .instance_id = {.data = client->instance, .bytes = client->instance_bytes},
-                    .token = {.data = client->token, .bytes = client->token_bytes}}};
-    return client_send(client, &msg, NULL, 0, error);
-}
-
-static void connect_try(struct kveik_client *client, uint64_t now)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    size_t bytes = strlen(client->socket_path);
-    if (bytes >= sizeof address.sun_path) {
-        client_down(client, ST_INVALID, "the socket's path is longer than 107 bytes");
-        return;
-    }
-    (void)memcpy(address.sun_path, client->socket_path, bytes + 1);
-    client->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (client->socket < 0 ||
-        connect(client->socket, (const struct sockaddr *)&address, sizeof address) != 0) {
-        int cause = errno;
-        struct error error = {0};
-        int status = cause == EACCES || cause == EPERM ? ST_PERMISSION : ST_UNAVAILABLE;
-        (void)error_errno(&error, status, cause, "no daemon answers");
-        client_down(client, status, error.text);
-        return;
-    }
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = client->socket};
-    if (frame_reader_init(&client->reader, FRAME_PAYLOAD_MAX) != ST_OK ||
-        epoll_ctl(client->epoll, EPOLL_CTL_ADD, client->socket, &event) != 0) {
-        client_down(client, ST_NO_MEMORY, "out of memory");
-        return;
-    }
-    struct ucred cred = {0};
-    socklen_t cred_bytes = sizeof cred;
-    (void)getsockopt(client->socket, SOL_SOCKET, SO_PEERCRED, &cred, &cred_bytes);
-    client->daemon_pid = cred.pid;
-    client->state = CLIENT_HELLO;
-    client->hello_ms = now + HELLO_TIMEOUT_MS;
-    client_timer(client, client->hello_ms + 1);
-    struct error error = {0};
-    int status = hello_send(client, &error);
-    if (status != ST_OK && client->socket >= 0) {
-        client_down(client, status, error.text);
-    }
-}
-
-static void ready(struct kveik_client *client)
-{
-    client->state = CLIENT_READY;
-    client->backoff_ms = 0;
-    client->epoch++;
-    client->reconnects = client->epoch - 1;
-    (void)pthread_cond_broadcast(&client->changed);
-}
-
-/* Layouts name spaces and regions, so they come when those were answered. */
-static int layouts_again(struct kveik_client *client, struct error *error)
-{
-    for (uint32_t i = 0; i < client->layouts.count; i++) {
-        struct client_layout *layout = client->layouts.items[i];
-        int status = layout == NULL ? ST_OK : layout_send(client, layout, error);
-        if (status != ST_OK) {
-            return status;
-        }
-    }
-    return ST_OK;
-}
-
-static int register_again(struct kveik_client *client, struct error *error)
-{
-    for (uint32_t i = 0; i < client->spaces.count; i++) {
-        struct client_space *space = client->spaces.items[i];
-        int status = space == NULL ? ST_OK : space_send(client, space, error);
-        if (status != ST_OK) {
-            return status;
-        }
-    }
-    for (uint32_t i = 0; i < client->regions.count; i++) {
-        struct client_region *region = client->regions.items[i];
-        int status = region == NULL ? ST_OK : region_send(client, region, error);
-        if (status != ST_OK) {
-            return status;
-        }
-    }
-    return ST_OK;
-}
-
-/* Called whenever an answer to a registration came: on to the layouts, then to READY. */
-static void registering_step(struct kveik_client *client)
-{
-    struct error error = {0};
-    if (client->state != CLIENT_REGISTERING || client->registering > 0) {
-        return;
-    }
-    if (!client->layouts_sent) {
-        client->layouts_sent = true;
-        int status = layouts_again(client, &error);
-        if (status != ST_OK && client->socket >= 0) {
-            client_down(client, status, error.text);
-            return;
-        }
-    }
-    if (client->state == CLIENT_REGISTERING && client->registering == 0) {
-        ready(client);
-    }
-}
-
-static int on_hello_reply(struct kveik_client *client, const struct msg *msg, struct error *error)
-{
-    const struct msg_hello_reply *reply = &msg->u.hello_reply;
-    if (client->state != CLIENT_HELLO) {
-        return error_set(error, ST_PROTOCOL, "a second hello from the daemon");
-    }
-    if (reply->version != MSG_VERSION) {
-        return error_set(error, ST_VERSION, "the daemon chose protocol version %u", reply->version);
-    }
-    client->version = reply->version;
-    (void)memcpy(client->boot_id, reply->boot_id, sizeof client->boot_id);
-    client->session_id = reply->session_id;
-    client->keys_max = reply->keys_max;
-    client->requests_max = reply->requests_max;
-    if (client->requests_max_asked != 0 && client->requests_max_asked < client->requests_max) {
-        client->requests_max = client->requests_max_asked;
-    }
-    (void)snprintf(client->daemon, sizeof client->daemon, "%s", reply->daemon);
-    client->state = CLIENT_REGISTERING;
-    client->registering = 0;
-    client->layouts_sent = false;
-    int status = register_again(client, error);
+    struct connection *connection = &client->connection;
+    int status = frame_flush(&connection->writer, connection->socket);
     if (status == ST_OK) {
-        registering_step(client);
+        connection->writing = false;
+        watch_socket(client, EPOLL_CTL_MOD);
+    } else if (status == ST_LOST) {
+        connection_hung_up(client);
     }
-    return status;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static int on_notice(struct kveik_client *client, const struct msg_notice *notice,
-                     struct error *error)
+static void copy_daemon_name(char *out, size_t bytes, const char *name)
 {
-    if (notice->kind == NOTICE_SESSION_ENDED) {
-        return error_set(error, notice->status != ST_OK ? notice->status : ST_LOST, "%s",
-                         notice->text);
-    }
-    (void)client;
-    return ST_OK; /* going down: end of file follows once requests in flight were answered */
+    size_t length = strnlen(name, bytes - 1);
+    (void)memcpy(out, name, length);
+    out[length] = '\0';
 }
 
-static int on_frame(struct kveik_client *client, const struct frame *frame, struct error *error)
+static void on_hello_reply(struct kveik_client *client, const struct msg *msg)
 {
-    struct msg msg;
-    msg_arena_reset(&client->in);
-    int status = msg_decode(frame->payload, frame->payload_bytes, &client->in, &msg, error);
-    if (status != ST_OK) {
-        return status;
+    struct connection *connection = &client->connection;
+    const struct msg_hello_reply *reply = &msg->u.hello_reply;
+    if (reply->version != MSG_VERSION) {
+        (void)error_set(&connection->error, ST_VERSION,
+                        "the daemon (%.48s) speaks protocol version %u, this library %d",
+                        reply->daemon, reply->version, MSG_VERSION);
+        connection_lost(client, "no common version");
+        return;
     }
-    if (msg.kind == MSG_NOTICE) {
-        return on_notice(client, &msg.u.notice, error);
-    }
-    if (msg.kind == MSG_HELLO_REPLY) {
-        return on_hello_reply(client, &msg, error);
-    }
-    status = op_dispatch(client, &msg, error);
-    registering_step(client);
-    return status;
+    connection->version = reply->version;
+    (void)memcpy(connection->boot_id, reply->boot_id, sizeof connection->boot_id);
+    connection->session_id = reply->session_id;
+    connection->frame_bytes_max = reply->frame_bytes_max;
+    connection->requests_max = reply->requests_max;
+    connection->keys_max = reply->keys_max < MSG_KEYS_MAX ? reply->keys_max : MSG_KEYS_MAX;
+    copy_daemon_name(connection->daemon, sizeof connection->daemon, reply->daemon);
+    connection->state = STATE_REGISTERING;
+    client->progress = true;
+    register_next(client);
 }
 
-/* The frames that were received. ST_OK, or why the connection must end. */
-static int frames_handle(struct kveik_client *client, struct error *error)
+static void on_notice(struct kveik_client *client, const struct msg *msg)
 {
-    for (;;) {
-        struct frame frame;
-        int status = client->socket < 0 ? ST_PENDING : frame_next(&client->reader, &frame, error);
-        if (status != ST_OK) {
-            return status == ST_PENDING ? ST_OK : status;
-        }
-        status = on_frame(client, &frame, error);
-        frame_finish(&frame);
-        if (status != ST_OK) {
-            return status;
-        }
+    const struct msg_notice *notice = &msg->u.notice;
+    struct connection *connection = &client->connection;
+    if (notice->kind == NOTICE_GOING_DOWN) {
+        connection->going_down = true;
+        return;
+    }
+    if (notice->kind != NOTICE_SESSION_ENDED) {
+        return;
+    }
+    int status = notice->status < 0 ? notice->status : ST_UNAVAILABLE;
+    (void)error_set(&connection->error, status, "the daemon ended the session: %.180s",
+                    notice->text[0] != '\0' ? notice->text : status_text(status));
+    connection_drain(client);
+}
+
+static void on_message(struct kveik_client *client, const struct msg *msg)
+{
+    struct connection *connection = &client->connection;
+    if (msg->kind == MSG_NOTICE) {
+        on_notice(client, msg);
+    } else if (connection->state != STATE_HELLO) {
+        complete_message(client, msg);
+    } else if (msg->kind == MSG_HELLO_REPLY && msg->request_id == connection->hello_id) {
+        on_hello_reply(client, msg);
+    } else {
+        connection_broken(client, "the hello was not answered with one");
     }
 }
 
-static void read_all(struct kveik_client *client)
+/* Answers are read to the end: a session that is drained still completes what it can. */
+static bool is_readable(const struct kveik_client *client)
+{
+    return client->connection.state != STATE_DOWN && !client->connection.garbled;
+}
+
+/* All whole frames that are there. */
+static void read_frames(struct kveik_client *client)
 {
     struct error error = {0};
-    for (uint32_t i = 0; client->socket >= 0 && i < RECEIVES_A_PUMP; i++) {
-        int status = frame_receive(&client->reader, client->socket, &error);
+    while (is_readable(client)) {
+        struct frame frame;
+        int status = frame_next(&client->connection.reader, &frame, &error);
         if (status == ST_PENDING) {
             return;
         }
-        status = status == ST_OK ? frames_handle(client, &error) : status;
-        if (status != ST_OK && client->socket >= 0) {
-            /* a daemon that ends is down for a while; one that refuses says why */
-            client_down(client, status, error.text);
+        if (status != ST_OK) {
+            connection_broken(client, error.text);
+            return;
         }
-    }
-}
-
-void client_pump(struct kveik_client *client)
-{
-    uint64_t now = clock_ms();
-    timer_drain(client, now);
-    if (client->state == CLIENT_DOWN && now >= client->retry_ms) {
-        connect_try(client, now);
-    }
-    if (client->writing && client->socket >= 0) {
-        int status = frame_flush(&client->writer, client->socket);
+        struct msg msg;
+        msg_arena_reset(&client->in);
+        status = msg_decode(frame.payload, frame.payload_bytes, &client->in, &msg, &error);
+        frame_finish(&frame);
         if (status == ST_OK) {
-            watch_writing(client, false);
-        } else if (status == ST_LOST) {
-            client_down(client, ST_LOST, "the daemon hung up");
+            on_message(client, &msg);
+        } else {
+            connection_broken(client, error.text);
         }
     }
-    read_all(client);
-    if ((client->state == CLIENT_HELLO || client->state == CLIENT_REGISTERING) &&
-        now > client->hello_ms) {
-        client_down(client, ST_UNAVAILABLE, "the daemon accepts but does not answer");
+}
+
+/* What a broken session still says is of no interest, only its end is. */
+static void read_to_the_end(struct kveik_client *client)
+{
+    uint8_t scrap[4096];
+    ssize_t got = 0;
+    do {
+        got = recv(client->connection.socket, scrap, sizeof scrap, MSG_DONTWAIT);
+    } while (got > 0 || (got < 0 && errno == EINTR));
+    if (got == 0 || errno != EAGAIN) {
+        connection_lost(client, "the daemon closed it");
     }
-    ops_expire(client, now);
 }
 
-/* ---- waiting --------------------------------------------------------------------------------- */
-
-static void follow(struct kveik_client *client, uint64_t until_ms)
+void connection_read(struct kveik_client *client)
 {
-    struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
-                             .tv_nsec = (long)(until_ms % 1000) * 1000000};
-    (void)pthread_cond_timedwait(&client->changed, &client->lock, &until);
-}
-
-void client_sleep(struct kveik_client *client, uint64_t until_ms)
-{
-    if (client->leading) {
-        follow(client, until_ms);
+    struct connection *connection = &client->connection;
+    if (connection->state == STATE_DOWN) {
         return;
     }
-    uint64_t now = clock_ms();
-    int timeout = until_ms <= now ? 0 : (int)(until_ms - now > 3600000 ? 3600000 : until_ms - now);
-    /* not the epoll descriptor: it stays readable while others leave completions unread */
-    struct pollfd wait[2] = {
-        {.fd = client->timer, .events = POLLIN},
-        {.fd = client->socket,
-         .events = (short)(POLLIN | (client->writing ? POLLOUT : 0))} /* -1 is passed over */
-    };
-    client->leading = true;
-    client_unlock(client);
-    (void)poll(wait, 2, timeout);
-    (void)pthread_mutex_lock(&client->lock);
-    client->leading = false;
-    (void)pthread_cond_broadcast(&client->changed); /* somebody else may lead now */
-}
-
-int client_ready(struct kveik_client *client, struct error *error)
-{
-    if (client->state == CLIENT_READY) {
-        return ST_OK;
+    if (connection->writing && connection->state != STATE_DRAINING) {
+        flush(client);
     }
-    client_pump(client);
-    uint64_t until = clock_ms() + READY_PATIENCE_MS;
-    while ((client->state == CLIENT_HELLO || client->state == CLIENT_REGISTERING) &&
-           clock_ms() < until) {
-        client_sleep(client, until);
-        client_pump(client);
+    struct error error = {0};
+    bool more = true;
+    while (more && is_readable(client)) {
+        int status = frame_receive(&connection->reader, connection->socket, &error);
+        if (status == ST_LOST) {
+            connection_lost(client, error.text);
+        } else if (status == ST_PROTOCOL) {
+            connection_broken(client, error.text);
+        } else if (status != ST_OK) {
+            return;
+        } else {
+            /* a buffer that was not filled up says that nothing more is there: saves a call */
+            more = connection->reader.end == connection->reader.capacity;
+            read_frames(client);
+        }
     }
-    if (client->state == CLIENT_READY) {
-        return ST_OK;
+    if (connection->garbled) {
+        read_to_the_end(client);
     }
-    return error_set(error, client->state == CLIENT_DOWN ? client->down_status : ST_UNAVAILABLE,
-                     "%s: %s", client->socket_path,
-                     client->state == CLIENT_DOWN ? client->down_text
-                                                  : "the handshake is under way");
 }

@@ -1,97 +1,87 @@
-#include "client/lib/memfd.h"
-
+/*
+ * Sealed memory files: what the daemon accepts. A file of fixed size cannot pull the memory away
+ * under its reader (SIGBUS), and memory that is populated here is not charged to the daemon.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/fault.h"
+#include "client/lib/client.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { HUGE_BYTES = 2 * 1024 * 1024 };
-
-static uint64_t round_up(uint64_t bytes, uint64_t step)
+int memfd_make(const char *name, uint64_t bytes, struct error *error)
 {
-    return (bytes + step - 1) / step * step;
+    errno = EMFILE;
+    int fd = fault_fires(FAULT_FILE) ? -1 : memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) {
+        (void)error_errno(error, ST_IO, errno, "memfd_create");
+        return -1;
+    }
+    if (ftruncate(fd, (off_t)bytes) != 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        (void)error_errno(error, ST_IO, errno, "a sealed memory file of %llu bytes",
+                          (unsigned long long)bytes);
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
 }
 
-/* Writes to every page, so that the file has no holes; older kernels know no madvise for it. */
-static int populate(char *address, uint64_t bytes, struct error *error)
+void *memfd_map(int memfd, uint64_t offset, size_t bytes, bool small_pages, struct error *error)
 {
-    if (madvise(address, bytes, MADV_POPULATE_WRITE) == 0) {
-        return ST_OK;
+    KVEIK_ASSERT(bytes > 0);
+    size_t reserved = bytes + HUGE_PAGE_BYTES;
+    errno = ENOMEM;
+    uint8_t *range =
+        fault_fires(FAULT_MMAP)
+            ? MAP_FAILED
+            : mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) {
+        (void)error_errno(error, ST_NO_MEMORY, errno, "reserve %zu bytes of addresses", reserved);
+        return NULL;
     }
-    if (errno != EINVAL) {
-        return error_errno(error, ST_NO_MEMORY, errno, "populate %llu bytes",
-                           (unsigned long long)bytes);
+    size_t before = (size_t)(offset - (uintptr_t)range) % HUGE_PAGE_BYTES;
+    uint8_t *address = range + before;
+    if (mmap(address, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memfd,
+             (off_t)offset) == MAP_FAILED) {
+        (void)error_errno(error, ST_NO_MEMORY, errno, "map %zu bytes", bytes);
+        (void)munmap(range, reserved);
+        return NULL;
     }
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    for (uint64_t at = 0; at < bytes; at += page) {
-        ((volatile char *)address)[at] = 0;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t mapped_end = (before + bytes + page - 1) / page * page;
+    if (before > 0) {
+        (void)munmap(range, before);
     }
-    return ST_OK;
-}
-
-/* A mapping whose address is a multiple of 2 MiB: huge pages need it. */
-static char *map_aligned(int fd, uint64_t bytes)
-{
-    uint64_t reserved = bytes + HUGE_BYTES;
-    char *space = fault_fires(FAULT_MMAP)
-                      ? MAP_FAILED
-                      : mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (space == MAP_FAILED) {
-        return MAP_FAILED;
+    if (mapped_end < reserved) {
+        (void)munmap(range + mapped_end, reserved - mapped_end);
     }
-    uint64_t skip = (HUGE_BYTES - (uintptr_t)space % HUGE_BYTES) % HUGE_BYTES;
-    char *address =
-        mmap(space + skip, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
-    if (address == MAP_FAILED) {
-        (void)munmap(space, reserved);
-        return MAP_FAILED;
+    if (!small_pages) {
+        (void)madvise(address, bytes, MADV_HUGEPAGE); /* a wish; the system's setting decides */
     }
-    if (skip > 0) {
-        (void)munmap(space, skip);
-    }
-    (void)munmap(address + bytes, reserved - skip - bytes);
     return address;
 }
 
-static int memfd_fill(int fd, uint64_t bytes, struct memfd_mapping *mapping, struct error *error)
+int memfd_populate(void *address, size_t bytes, struct error *error)
 {
-    if (ftruncate(fd, (off_t)bytes) != 0) {
-        return error_errno(error, ST_NO_MEMORY, errno, "size the memfd to %llu bytes",
-                           (unsigned long long)bytes);
+    errno = ENOMEM;
+    if (!fault_fires(FAULT_MMAP) && madvise(address, bytes, MADV_POPULATE_WRITE) == 0) {
+        return ST_OK;
     }
-    char *address = map_aligned(fd, bytes);
-    if (address == MAP_FAILED) {
-        return error_errno(error, ST_NO_MEMORY, errno, "map %llu bytes", (unsigned long long)bytes);
+    if (errno != EINVAL) {
+        return error_errno(error, ST_NO_MEMORY, errno, "populate %zu bytes", bytes);
     }
-    (void)madvise(address, bytes, MADV_HUGEPAGE);
-    int status = populate(address, bytes, error);
-    if (status == ST_OK && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        status = error_errno(error, ST_IO, errno, "seal the memfd");
+    /* before Linux 5.14: touch each page; writing what is there changes nothing */
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    volatile uint8_t *at = address;
+    for (size_t i = 0; i < bytes; i += page) {
+        at[i] = at[i];
     }
-    if (status != ST_OK) {
-        (void)munmap(address, bytes);
-        return status;
-    }
-    *mapping = (struct memfd_mapping){.address = address, .bytes = bytes, .fd = fd};
     return ST_OK;
-}
-
-int memfd_allocate(uint64_t bytes, struct memfd_mapping *mapping_out, struct error *error)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    int fd = fault_fires(FAULT_OPEN) ? -1 : memfd_create("kveik", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) {
-        return error_errno(error, ST_IO, errno, "memfd_create");
-    }
-    int status = memfd_fill(fd, round_up(bytes, page), mapping_out, error);
-    if (status != ST_OK) {
-        (void)close(fd);
-    }
-    return status;
 }

@@ -1,147 +1,155 @@
-/* Spaces: registered, and registered again on every new connection. */
-#include "proto/space.h"
-
-#include <stdio.h>
+/* kveik_space_register(). */
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/heap.h"
 #include "client/lib/client.h"
+#include "kveik/kveik.h"
 
-static int name_copy(char *to, const char *from, const char *what, struct error *error)
+static int take_name(const char *field, const char *name, char out[SPACE_NAME_BYTES],
+                     struct error *error)
 {
-    if (from == NULL) {
-        to[0] = '\0';
-        return ST_OK;
+    size_t length = name == NULL ? 0 : strnlen(name, SPACE_NAME_BYTES);
+    if (length == SPACE_NAME_BYTES) {
+        return error_set(error, ST_INVALID, "space: %s is longer than %d bytes", field,
+                         SPACE_NAME_BYTES - 1);
     }
-    if (strlen(from) >= SPACE_NAME_BYTES) {
-        return error_set(error, ST_INVALID, "%s: at most %d bytes", what, SPACE_NAME_BYTES - 1);
-    }
-    (void)memcpy(to, from, strlen(from) + 1);
-    return ST_OK;
-}
-
-static int groups_copy(struct space *to, const struct kveik_space *from, struct error *error)
-{
-    if (from->groups == NULL || from->group_count == 0 || from->group_count > SPACE_GROUPS_MAX) {
-        return error_set(error, ST_INVALID, "groups: give 1 to %d", SPACE_GROUPS_MAX);
-    }
-    to->group_count = from->group_count;
-    for (uint32_t g = 0; g < from->group_count; g++) {
-        const struct kveik_group *group = &from->groups[g];
-        to->groups[g] = (struct space_group){.rule = group->rule,
-                                             .window_tokens = group->window_tokens,
-                                             .layer_count = group->layer_count,
-                                             .head_count = group->head_count,
-                                             .kind_count = group->kind_count,
-                                             .opaque = group->opaque};
-        for (uint32_t k = 0; k < LAYOUT_KINDS_MAX && k < group->kind_count; k++) {
-            to->groups[g].kind_elements[k] = group->kind_elements[k];
-        }
+    if (length > 0) {
+        (void)memcpy(out, name, length);
     }
     return ST_OK;
 }
 
-static int space_copy(struct space *to, const struct kveik_space *from, struct error *error)
+static int take_bytes(const char *field, const void *data, size_t bytes,
+                      uint8_t out[SPACE_FINGERPRINT_MAX], struct error *error)
 {
-    if (from->fingerprint_bytes > SPACE_FINGERPRINT_MAX ||
-        from->isolation_bytes > SPACE_FINGERPRINT_MAX) {
-        return error_set(error, ST_INVALID, "fingerprint and isolation: at most %d bytes each",
+    if (bytes > SPACE_FINGERPRINT_MAX || (data == NULL && bytes > 0)) {
+        return error_set(error, ST_INVALID, "space: %s of %zu bytes, at most %d", field, bytes,
                          SPACE_FINGERPRINT_MAX);
     }
-    int status = name_copy(to->model, from->model, "model", error);
-    status = status != ST_OK ? status : name_copy(to->revision, from->revision, "revision", error);
-    status = status != ST_OK ? status : groups_copy(to, from, error);
+    if (bytes > 0) {
+        (void)memcpy(out, data, bytes);
+    }
+    return ST_OK;
+}
+
+static int take_groups(const struct kveik_space *in, struct space *out, struct error *error)
+{
+    if (in->groups == NULL || in->group_count == 0 || in->group_count > SPACE_GROUPS_MAX) {
+        return error_set(error, ST_INVALID, "space: %u groups, must be 1 to %d", in->group_count,
+                         SPACE_GROUPS_MAX);
+    }
+    out->group_count = in->group_count;
+    for (uint32_t i = 0; i < in->group_count; i++) {
+        const struct kveik_group *group = &in->groups[i];
+        out->groups[i] = (struct space_group){.rule = group->rule,
+                                              .window_tokens = group->window_tokens,
+                                              .layer_count = group->layer_count,
+                                              .head_count = group->head_count,
+                                              .kind_count = group->kind_count,
+                                              .opaque = group->opaque};
+        (void)memcpy(out->groups[i].kind_elements, group->kind_elements,
+                     sizeof group->kind_elements);
+    }
+    return ST_OK;
+}
+
+static int space_of(const struct kveik_space *in, struct space *out, struct error *error)
+{
+    *out = (struct space){.dtype = in->dtype, .quota_bytes = in->quota_bytes};
+    int status = take_name("model", in->model, out->model, error);
+    if (status == ST_OK) {
+        status = take_name("revision", in->revision, out->revision, error);
+    }
+    if (status == ST_OK) {
+        status = take_groups(in, out, error);
+    }
+    if (status == ST_OK) {
+        status = take_bytes("fingerprint", in->fingerprint, in->fingerprint_bytes, out->fingerprint,
+                            error);
+        out->fingerprint_bytes = (uint32_t)in->fingerprint_bytes;
+    }
+    if (status == ST_OK) {
+        status = take_bytes("isolation", in->isolation, in->isolation_bytes, out->isolation, error);
+        out->isolation_bytes = (uint32_t)in->isolation_bytes;
+    }
+    if (in->rope_id != NULL) {
+        out->has_rope = true;
+        (void)memcpy(out->rope_id, in->rope_id, sizeof out->rope_id);
+    }
+    return status != ST_OK ? status : space_check(out, error);
+}
+
+int space_offer(struct kveik_client *client, struct client_space *space, struct error *error)
+{
+    int status = connection_ready(client, error);
     if (status != ST_OK) {
         return status;
     }
-    to->dtype = from->dtype;
-    to->quota_bytes = from->quota_bytes;
-    if (from->rope_id != NULL) {
-        (void)memcpy(to->rope_id, from->rope_id, sizeof to->rope_id);
-        to->has_rope = true;
-    }
-    if (from->fingerprint_bytes > 0) {
-        (void)memcpy(to->fingerprint, from->fingerprint, from->fingerprint_bytes);
-        to->fingerprint_bytes = (uint32_t)from->fingerprint_bytes;
-    }
-    if (from->isolation_bytes > 0) {
-        (void)memcpy(to->isolation, from->isolation, from->isolation_bytes);
-        to->isolation_bytes = (uint32_t)from->isolation_bytes;
-    }
-    return space_check(to, error);
-}
-
-static void on_space_again(struct kveik_client *client, struct op *op, const struct msg *msg)
-{
-    struct client_space *space = op->object;
-    space->status = msg->kind == MSG_SPACE_REPLY ? msg->u.space_reply.status : ST_PROTOCOL;
-    if (space->status == ST_OK) {
-        space->remote = msg->u.space_reply.space;
-    }
-    client->registering--;
-    op_forget(client, op);
-}
-
-int space_send(struct kveik_client *client, struct client_space *space, struct error *error)
-{
-    struct op *op = op_create(client, 0, NULL, CALL_TIMEOUT_MS);
+    struct op *op = register_send_space(client, space, error);
     if (op == NULL) {
-        return error_set(error, ST_NO_MEMORY, "out of memory");
+        return error->status;
     }
-    op->on_reply = on_space_again;
-    op->object = space;
-    client->registering++;
-    struct msg msg = {
-        .request_id = op->id, .kind = MSG_REGISTER_SPACE, .u.register_space = space->space};
-    return client_send(client, &msg, NULL, 0, error);
+    status = op_await(client, op, error);
+    space->object.number = op->number;
+    space->object.epoch = op->epoch;
+    space->object.status = status;
+    if (status == ST_OK && memcmp(op->space_id, space->id, sizeof space->id) != 0) {
+        /* the two sides do not mean the same by the same words */
+        status = error_set(error, ST_MISMATCH, "the daemon computes another id for the space");
+    }
+    op_forget(client, op);
+    return status;
 }
 
-/* With the lock held. With the daemon away (wait_for_daemon) the space is kept for later. */
-static int space_register(struct kveik_client *client, struct client_space *space,
-                          uint32_t *handle_out, struct error *error)
+/* The same space again is the same handle. */
+static const struct client_space *find_same(const struct kveik_client *client,
+                                            const struct client_space *space)
 {
-    /* it enters the table, which new connections register, once the daemon took it */
-    struct msg msg = {.kind = MSG_REGISTER_SPACE, .u.register_space = space->space};
-    struct call_answer answer;
-    int status = client_call(client, &msg, NULL, 0, &answer);
-    if (status == ST_UNAVAILABLE && client->wait_for_daemon) {
-        space->status = ST_UNAVAILABLE;
-        status = ST_OK;
-    } else if (status == ST_OK) {
-        space->remote = answer.handle;
-        (void)memcpy(space->id, answer.space_id, sizeof space->id);
+    for (uint32_t slot = 0; slot < client->spaces.capacity; slot++) {
+        const struct client_space *held = table_at(&client->spaces, slot);
+        if (held != NULL && memcmp(held->id, space->id, sizeof space->id) == 0 &&
+            held->space.quota_bytes == space->space.quota_bytes) {
+            return held;
+        }
     }
-    if (status != ST_OK) {
-        return error_set(error, status, "space: %s", answer.text);
-    }
-    status = table_add(&client->spaces, space, handle_out);
-    return status == ST_OK ? ST_OK : error_set(error, status, "out of memory");
+    return NULL;
 }
 
 int kveik_space_register(kveik_client *client, const struct kveik_space *space, uint32_t *space_out,
-                         struct kveik_error *error)
+                         struct kveik_error *error_out)
 {
-    if (space == NULL || space->size != sizeof *space || space_out == NULL) {
-        return error_say(error, ST_INVALID, "space: initialise it with KVEIK_SPACE_INIT");
+    struct error error = {0};
+    struct kveik_space ours;
+    int status = space_out == NULL ? ST_INVALID : client_enter(client);
+    if (status != ST_OK) {
+        return report(status, NULL, error_out);
     }
-    struct client_space *own = heap_calloc(1, sizeof *own);
-    if (own == NULL) {
-        return error_say(error, ST_NO_MEMORY, "out of memory");
-    }
-    struct error cause = {0};
-    int status = space_copy(&own->space, space, &cause);
+    struct client_space *made = heap_calloc(1, sizeof *made);
+    status = made == NULL ? ST_NO_MEMORY
+                          : take_struct(&ours, sizeof ours, space, "KVEIK_SPACE_INIT", &error);
     if (status == ST_OK) {
-        status = client_lock(client);
-        if (status != ST_OK) {
-            (void)error_set(&cause, status, "%s", status_text(status));
-        } else {
-            status = space_register(client, own, space_out, &cause);
-            client_unlock(client);
-        }
+        status = space_of(&ours, &made->space, &error);
+    }
+    if (status == ST_OK) {
+        status = space_id(&made->space, made->id);
+    }
+    const struct client_space *same = status == ST_OK ? find_same(client, made) : NULL;
+    if (same != NULL) {
+        *space_out = same->object.handle;
+        heap_free(made);
+        return client_return(client, ST_OK, NULL, error_out);
+    }
+    if (status == ST_OK) {
+        status = space_offer(client, made, &error);
+    }
+    if (status == ST_OK) {
+        status = register_keep(client, &client->spaces, &made->object, &error);
     }
     if (status != ST_OK) {
-        heap_free(own);
-        return error_out(error, &cause);
+        heap_free(made);
+    } else {
+        *space_out = made->object.handle;
     }
-    return ST_OK;
+    return client_return(client, status, &error, error_out);
 }

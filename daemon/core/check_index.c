@@ -37,7 +37,8 @@ void check_blocks(const struct check *check)
         for (uint32_t n = block->parts; n != NONE; n = part_at(core, n)->next) {
             KVEIK_ASSERT(n < core->parts.high && check->parts[n]);
             const struct part *part = part_at(core, n);
-            KVEIK_ASSERT(part->block == b && ++parts <= core->parts.used);
+            parts++;
+            KVEIK_ASSERT(part->block == b && parts <= core->parts.used);
             KVEIK_ASSERT(part->shape < core->shapes.high && check->shapes[part->shape]);
             KVEIK_ASSERT(shape_at(core, part->shape)->space == block->space);
             KVEIK_ASSERT(shape_at(core, part->shape)->grains >= block->grains_less_one + 1u);

@@ -45,7 +45,8 @@ static uint32_t check_slab_list(const struct slab_class *class, const uint8_t *l
     uint32_t before = NONE;
     for (uint32_t n = head; n != NONE; n = slab_at(class, n)->next) {
         const struct slab *slab = slab_at(class, n);
-        KVEIK_ASSERT(n < class->slabs.high && live[n] && ++count <= class->slabs.used);
+        count++;
+        KVEIK_ASSERT(n < class->slabs.high && live[n] && count <= class->slabs.used);
         KVEIK_ASSERT(slab->prev == before && slab->free_head != NONE && !slab->broken);
         KVEIK_ASSERT((slab->used == 0) == empty);
         before = n;
@@ -80,7 +81,8 @@ static uint64_t check_class(const struct check *check, uint32_t number, uint32_t
     uint32_t shapes = 0;
     uint32_t before = NONE;
     for (uint32_t s = class->shape_first; s != NONE; s = shape_at(core, s)->class_next) {
-        KVEIK_ASSERT(s < core->shapes.high && check->shapes[s] && ++shapes <= class->shapes);
+        shapes++;
+        KVEIK_ASSERT(s < core->shapes.high && check->shapes[s] && shapes <= class->shapes);
         KVEIK_ASSERT(shape_at(core, s)->class == number && shape_at(core, s)->class_prev == before);
         before = s;
     }
@@ -133,7 +135,8 @@ void check_lru(const struct check *check)
             KVEIK_ASSERT(n < core->parts.high && check->parts[n] && part->shape == s);
             KVEIK_ASSERT((part->flags & PART_IN_LRU) != 0 && part->lru_prev == before);
             KVEIK_ASSERT(part->tick > tick && part->tick <= core->tick);
-            KVEIK_ASSERT(++count <= shape->idle_parts);
+            count++;
+            KVEIK_ASSERT(count <= shape->idle_parts);
             before = n;
             tick = part->tick;
         }
@@ -171,14 +174,16 @@ static void check_space_lists(const struct check *check)
             const struct space *space = space_at(core, s);
             KVEIK_ASSERT(s < core->spaces.high && check->spaces[s] && space->used);
             KVEIK_ASSERT(space->tenant == t && space->tenant_prev == before);
-            KVEIK_ASSERT(++spaces <= core->spaces.used);
+            spaces++;
+            KVEIK_ASSERT(spaces <= core->spaces.used);
             bytes += space->used_bytes;
             before = s;
             uint32_t shape_before = NONE;
             uint32_t count = 0;
             for (uint32_t h = space->shape_first; h != NONE; h = shape_at(core, h)->space_next) {
                 KVEIK_ASSERT(h < core->shapes.high && check->shapes[h]);
-                KVEIK_ASSERT(shape_at(core, h)->space == s && ++count <= space->shapes);
+                count++;
+                KVEIK_ASSERT(shape_at(core, h)->space == s && count <= space->shapes);
                 KVEIK_ASSERT(shape_at(core, h)->space_prev == shape_before);
                 shape_before = h;
             }

@@ -169,7 +169,9 @@ struct core_event {
             bool on;
         } pin;
         struct {
-            uint64_t offset; /* as in ACTION_COMMIT */
+            /* as in ACTION_COMMIT. Nothing more is put there; ACTION_DECOMMIT follows when the
+             * last part is gone, at once when none is there; it cancels a commit that failed */
+            uint64_t offset;
         } slab_failed;
         struct {
             uint32_t tenant;

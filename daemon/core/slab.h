@@ -62,22 +62,24 @@ uint64_t slab_slot_bytes(uint64_t part_bytes);
 /* The class for parts of so many bytes, made if need be; NONE: too many sizes, too large, or no
  * memory. Counts one shape. */
 uint32_t slabs_class_take(struct slabs *slabs, uint64_t part_bytes);
-void slabs_class_give(struct slabs *slabs, uint32_t class);
+
+/* Here and below, `number` is a class; `slot`, `where` count slots and slabs in it. */
+void slabs_class_give(struct slabs *slabs, uint32_t number);
 
 /* A slot in a slab of the class, one partly used if possible; NONE when all are full. */
-uint32_t slabs_slot_take(struct slabs *slabs, uint32_t class);
+uint32_t slabs_slot_take(struct slabs *slabs, uint32_t number);
 
 /* Notes which part is in a slot. */
-void slabs_slot_fill(struct slabs *slabs, uint32_t class, uint32_t slot, uint32_t part);
+void slabs_slot_fill(struct slabs *slabs, uint32_t number, uint32_t slot, uint32_t part);
 
 /* Frees a slot; true when its slab is now empty (the caller may give it back or keep it). */
-bool slabs_slot_give(struct slabs *slabs, uint32_t class, uint32_t slot);
+bool slabs_slot_give(struct slabs *slabs, uint32_t number, uint32_t slot);
 
 /* A new slab from the budget. False: over the budget or out of memory. */
-bool slabs_grow(struct slabs *slabs, uint32_t class, uint64_t *offset_out);
+bool slabs_grow(struct slabs *slabs, uint32_t number, uint64_t *offset_out);
 
 /* Gives an empty slab back to the budget. */
-void slabs_shrink(struct slabs *slabs, uint32_t class, uint32_t slab, uint64_t *offset_out);
+void slabs_shrink(struct slabs *slabs, uint32_t number, uint32_t where, uint64_t *offset_out);
 
 /* An empty slab of any class but `except`, to take its memory; false: none. */
 bool slabs_find_empty(const struct slabs *slabs, uint32_t except, struct slab_place *place_out);
@@ -88,7 +90,7 @@ bool slabs_fits(const struct slabs *slabs, uint32_t class); /* budget left for o
  * empty and can be given back at once; false when parts are in it, or no such slab is committed. */
 bool slabs_break(struct slabs *slabs, uint64_t offset, struct slab_place *place_out);
 
-uint64_t slabs_offset(const struct slabs *slabs, uint32_t class, uint32_t slot);
+uint64_t slabs_offset(const struct slabs *slabs, uint32_t number, uint32_t slot);
 
 static inline uint32_t slab_of(const struct slab_class *class, uint32_t slot)
 {

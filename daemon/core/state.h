@@ -327,19 +327,19 @@ uint32_t core_hash(const struct core *core, uint32_t space, const uint8_t *key);
 /* A block with these keys in the index; NONE when a limit is reached. */
 uint32_t block_create(struct core *core, uint32_t space, const uint8_t *keys, uint32_t key_count,
                       uint32_t grains, uint32_t tail_tokens);
-void block_drop(struct core *core, uint32_t block);
+void block_drop(struct core *core, uint32_t number);
 
 /* A FILLING part in `slot`, with one reference; NONE when a limit is reached. */
 uint32_t part_create(struct core *core, uint32_t block, uint32_t shape, uint32_t slot,
                      uint32_t origin);
 
 /* Removes a part without references from everything, its block with it when it was the last. */
-void part_drop(struct core *core, uint32_t part);
+void part_drop(struct core *core, uint32_t number);
 
-void part_ready(struct core *core, uint32_t part);
-void part_ref(struct core *core, uint32_t part);
-void part_unref(struct core *core, uint32_t part);
-void part_pin(struct core *core, uint32_t part, bool on);
+void part_ready(struct core *core, uint32_t number);
+void part_ref(struct core *core, uint32_t number);
+void part_unref(struct core *core, uint32_t number);
+void part_pin(struct core *core, uint32_t number, bool on);
 
 /* ---- lru.c ------------------------------------------------------------------------------------
  */
@@ -347,11 +347,11 @@ void part_pin(struct core *core, uint32_t part, bool on);
 int lru_init(struct core *core);
 
 /* The most recently used from now on. */
-void lru_enter(struct core *core, uint32_t part);
-void lru_leave(struct core *core, uint32_t part);
+void lru_enter(struct core *core, uint32_t number);
+void lru_leave(struct core *core, uint32_t number);
 
 /* Used just now; parts that are referred to or pinned are in no list: nothing happens. */
-void part_touch(struct core *core, uint32_t part);
+void part_touch(struct core *core, uint32_t number);
 
 /* The least recently used part; NONE when there is none to evict. */
 uint32_t lru_oldest(struct core *core);
@@ -457,10 +457,10 @@ int8_t *statuses_at(struct core *core, uint32_t index);
 
 /* Registers a request that copies; it holds the parts in `request->parts`. */
 struct request *request_begin(struct core *core, const struct core_event *event, bool push);
-void request_end(struct core *core, uint32_t request);
+void request_end(struct core *core, uint32_t number);
 
 /* After the last request of a closing session. */
-void session_finish(struct core *core, uint32_t session);
+void session_finish(struct core *core, uint32_t number);
 
 /* A lease on parts for the session's instance. ST_OK, ST_QUOTA, ST_LIMIT. */
 int lease_create(struct core *core, uint32_t instance, const uint32_t *parts, uint32_t count,
@@ -470,13 +470,13 @@ bool lease_known(const struct core *core, uint32_t instance, uint64_t id);
 void lease_drop_all(struct core *core, uint32_t instance);
 
 uint32_t origin_take(struct core *core, const uint8_t *id, uint32_t bytes, uint32_t tenant);
-void origin_give(struct core *core, uint32_t origin);
+void origin_give(struct core *core, uint32_t number);
 
 /* The tenant's record, usable from now on. */
-struct tenant *tenant_use(struct core *core, uint32_t tenant);
+struct tenant *tenant_use(struct core *core, uint32_t number);
 
-void space_give_unused(struct core *core, uint32_t space);
-void shape_give_unused(struct core *core, uint32_t shape);
+void space_give_unused(struct core *core, uint32_t number);
+void shape_give_unused(struct core *core, uint32_t number);
 
 /* The space (the shape) exists, and the session registered it. */
 bool session_has_space(const struct core *core, uint32_t session, uint32_t space);

@@ -101,7 +101,7 @@ uint32_t fixture_space(struct core_fixture *fixture, uint32_t session, uint8_t i
                                .session = session,
                                .u.space = {.id = bytes, .group_count = count, .groups = groups}};
     const struct core_action *action = fixture_step(fixture, &event, ACTION_SPACE);
-    return action->status == ST_OK ? action->handle : NONE;
+    return action != NULL && action->status == ST_OK ? action->handle : NONE;
 }
 
 uint32_t fixture_shape(struct core_fixture *fixture, uint32_t session, uint32_t space,
@@ -113,7 +113,7 @@ uint32_t fixture_shape(struct core_fixture *fixture, uint32_t session, uint32_t 
         .u.shape = {
             .space = space, .group = group, .grains = grains, .ranges = ranges, .bytes = bytes}};
     const struct core_action *action = fixture_step(fixture, &event, ACTION_SHAPE);
-    return action->status == ST_OK ? action->handle : NONE;
+    return action != NULL && action->status == ST_OK ? action->handle : NONE;
 }
 
 static uint32_t free_request(const struct core_fixture *fixture)

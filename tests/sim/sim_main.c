@@ -52,7 +52,7 @@ _Noreturn void sim_fail(const char *file, int line, const char *condition)
     abort();
 }
 
-/* An assertion of the core ends here too. */
+/* An assertion of the core, or a wild access, ends here too. */
 static void on_abort(int number)
 {
     (void)number;
@@ -155,6 +155,7 @@ int main(int argc, char **argv)
         }
     }
     (void)signal(SIGABRT, on_abort);
+    (void)signal(SIGSEGV, on_abort);
     (void)printf("sim_core: seed %llu\n", (unsigned long long)seed);
     (void)fflush(stdout);
     if (lru) {

@@ -299,7 +299,7 @@ static void op_quota(void)
 void op_random(void)
 {
     sim.stats.operations++;
-    if (sim.failed_slab != UINT64_MAX && chance(20)) {
+    if (sim.failed_slab != UINT64_MAX && chance(4)) {
         uint64_t offset = sim.failed_slab;
         sim.failed_slab = UINT64_MAX;
         world_step(&(struct core_event){.kind = EVENT_SLAB_FAILED, .u.slab_failed.offset = offset});
