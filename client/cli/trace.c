@@ -279,10 +279,10 @@ void trace_tokens(const struct trace *trace, const struct trace_request *request
     enum { VOCABULARY_BITS = 17, PADDING = 1 << VOCABULARY_BITS };
     uint64_t count = (uint64_t)trace_blocks(trace, request, block_tokens) * block_tokens;
     const uint64_t *ids = trace->ids + request->first_id;
-    for (uint64_t t = 0; t < count;) {
-        uint64_t id = t / trace->id_tokens;
+    uint64_t t = 0;
+    for (uint64_t id = 0; t < count; id++) {
         struct rng rng = {.state = id < request->id_count ? mix(3, ids[id]) : 0};
-        uint64_t end = (id + 1) * trace->id_tokens < count ? (id + 1) * trace->id_tokens : count;
+        uint64_t end = t + trace->id_tokens < count ? t + trace->id_tokens : count;
         for (; t < end; t++) {
             /* no id makes the padding token: a begun block is never equal to a full one */
             tokens_out[t] = id < request->id_count
