@@ -73,7 +73,7 @@ int take_copy(const ProtobufCBinaryData *in, size_t bytes_max, const char *field
 
 static int decode_body(struct decoder *decoder, const wire_envelope *envelope, struct msg *msg)
 {
-    switch (envelope->body_case) {
+    switch ((int)envelope->body_case) { /* one of the values stands for none */
 #define X(name, field)                                                                             \
     case KVEIK__ENGINE__V1__ENVELOPE__BODY_##name:                                                 \
         msg->kind = MSG_##name;                                                                    \
