@@ -6,23 +6,19 @@
 #include "proto/space.h"
 #include "tests/lib/check_main.h"
 
-static struct space plain_space(void)
-{
-    struct space space = {.model = "model",
-                          .dtype = SPACE_BF16,
-                          .group_count = 1,
-                          .groups = {{.rule = GROUP_EVERY,
-                                      .layer_count = 32,
-                                      .head_count = 8,
-                                      .kind_count = 2,
-                                      .kind_elements = {128, 128}}}};
-    return space;
-}
+static const struct space plain_space = {.model = "model",
+                                         .dtype = SPACE_BF16,
+                                         .group_count = 1,
+                                         .groups = {{.rule = GROUP_EVERY,
+                                                     .layer_count = 32,
+                                                     .head_count = 8,
+                                                     .kind_count = 2,
+                                                     .kind_elements = {128, 128}}}};
 
 START_TEST(good_spaces_pass)
     {
         struct error error = {0};
-        struct space space = plain_space();
+        struct space space = plain_space;
         ck_assert_int_eq(space_check(&space, &error), ST_OK);
         space.groups[0].rule = GROUP_WINDOW;
         space.groups[0].window_tokens = 4096;
@@ -38,8 +34,9 @@ END_TEST
 /* Each line breaks one field; the text names it. */
 #define BREAK(change, word)                                                                        \
     do {                                                                                           \
-        struct space space = plain_space();                                                        \
-        struct error error = {0};                                                                  \
+        static struct space space;                                                                 \
+        space = plain_space;                                                                       \
+        static struct error error;                                                                 \
         change;                                                                                    \
         ck_assert_int_eq(space_check(&space, &error), ST_INVALID);                                 \
         ck_assert_msg(strstr(error.text, word) != NULL, "%s: %s", #change, error.text);            \
@@ -77,9 +74,10 @@ END_TEST
 
 #define DIFFERS(change)                                                                            \
     do {                                                                                           \
-        struct space space = plain_space();                                                        \
-        uint8_t before[SPACE_ID_BYTES];                                                            \
-        uint8_t after[SPACE_ID_BYTES];                                                             \
+        static struct space space;                                                                 \
+        space = plain_space;                                                                       \
+        static uint8_t before[SPACE_ID_BYTES];                                                     \
+        static uint8_t after[SPACE_ID_BYTES];                                                      \
         ck_assert_int_eq(space_id(&space, before), ST_OK);                                         \
         change;                                                                                    \
         ck_assert_int_eq(space_id(&space, after), ST_OK);                                          \
@@ -104,7 +102,7 @@ START_TEST(the_id_covers_all_but_the_quota)
         DIFFERS(space.groups[0].opaque = true);
         DIFFERS(space.fingerprint_bytes = 1);
         DIFFERS(space.isolation_bytes = 1);
-        struct space space = plain_space();
+        struct space space = plain_space;
         uint8_t before[SPACE_ID_BYTES];
         uint8_t after[SPACE_ID_BYTES];
         ck_assert_int_eq(space_id(&space, before), ST_OK);
@@ -126,7 +124,7 @@ END_TEST
 
 START_TEST(a_shortage_is_told)
     {
-        struct space space = plain_space();
+        struct space space = plain_space;
         uint8_t id[SPACE_ID_BYTES];
         fault_set(FAULT_HEAP, 0, 1);
         ck_assert_int_eq(space_id(&space, id), ST_NO_MEMORY);
