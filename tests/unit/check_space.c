@@ -1,139 +1,142 @@
-#include "tests/lib/core_fixture.h"
-#include "tests/lib/unit.h"
+#include <string.h>
 
-static struct core_fixture f;
-static const struct core_group groups[] = {{CORE_EVERY, 0, 2, 2}, {CORE_STATE, 0, 1, 1}};
-static const struct core_ranges whole = {0, 2, 0, 2};
+#include <check.h>
 
-static void open_core(void)
+#include "base/fault.h"
+#include "proto/space.h"
+#include "tests/lib/check_main.h"
+
+static const struct space plain_space = {.model = "model",
+                                         .dtype = SPACE_BF16,
+                                         .group_count = 1,
+                                         .groups = {{.rule = GROUP_EVERY,
+                                                     .layer_count = 32,
+                                                     .head_count = 8,
+                                                     .kind_count = 2,
+                                                     .kind_elements = {128, 128}}}};
+
+START_TEST(good_spaces_pass)
+    {
+        struct error error = {0};
+        struct space space = plain_space;
+        ck_assert_int_eq(space_check(&space, &error), ST_OK);
+        space.groups[0].rule = GROUP_WINDOW;
+        space.groups[0].window_tokens = 4096;
+        ck_assert_int_eq(space_check(&space, &error), ST_OK);
+        space.groups[0].opaque = true;
+        space.groups[0].kind_elements[0] = 0;
+        space.groups[0].kind_elements[1] = 0;
+        space.fingerprint_bytes = SPACE_FINGERPRINT_MAX;
+        ck_assert_int_eq(space_check(&space, &error), ST_OK);
+    }
+END_TEST
+
+/* Each line breaks one field; the text names it. */
+#define BREAK(change, word)                                                                        \
+    do {                                                                                           \
+        static struct space space;                                                                 \
+        space = plain_space;                                                                       \
+        static struct error error;                                                                 \
+        change;                                                                                    \
+        ck_assert_int_eq(space_check(&space, &error), ST_INVALID);                                 \
+        ck_assert_msg(strstr(error.text, word) != NULL, "%s: %s", #change, error.text);            \
+    } while (0)
+
+START_TEST(every_field_is_checked)
+    {
+        BREAK(space.model[0] = '\0', "model");
+        BREAK(memset(space.model, 'x', sizeof space.model), "model");
+        BREAK(space.model[1] = '\n', "control");
+        BREAK(memset(space.revision, 'x', sizeof space.revision), "revision");
+        BREAK(space.dtype = 0, "dtype");
+        BREAK(space.dtype = 9, "dtype");
+        BREAK(space.group_count = 0, "groups");
+        BREAK(space.group_count = SPACE_GROUPS_MAX + 1, "groups");
+        BREAK(space.groups[0].rule = 0, "rule");
+        BREAK(space.groups[0].rule = 4, "rule");
+        BREAK(space.groups[0].window_tokens = 1, "window");
+        BREAK(space.groups[0].rule = GROUP_WINDOW, "window");
+        BREAK(space.groups[0].layer_count = 0, "layer");
+        BREAK(space.groups[0].layer_count = LAYOUT_LAYERS_MAX + 1, "layer");
+        BREAK(space.groups[0].head_count = 0, "head");
+        BREAK(space.groups[0].head_count = LAYOUT_HEADS_MAX + 1, "head");
+        BREAK(space.groups[0].kind_count = 0, "kind");
+        BREAK(space.groups[0].kind_count = LAYOUT_KINDS_MAX + 1, "kind");
+        BREAK(space.groups[0].kind_elements[1] = 0, "elements");
+        BREAK(space.groups[0].kind_elements[1] = LAYOUT_ELEMENTS_MAX + 1, "elements");
+        BREAK(space.groups[0].kind_elements[2] = 1, "elements");
+        BREAK(space.groups[0].opaque = true, "elements");
+        BREAK(space.fingerprint_bytes = 1, "fingerprint");
+        BREAK(space.fingerprint_bytes = SPACE_FINGERPRINT_MAX + 1, "fingerprint");
+        BREAK(space.isolation_bytes = SPACE_FINGERPRINT_MAX + 1, "isolation");
+    }
+END_TEST
+
+#define DIFFERS(change)                                                                            \
+    do {                                                                                           \
+        static struct space space;                                                                 \
+        space = plain_space;                                                                       \
+        static uint8_t before[SPACE_ID_BYTES];                                                     \
+        static uint8_t after[SPACE_ID_BYTES];                                                      \
+        ck_assert_int_eq(space_id(&space, before), ST_OK);                                         \
+        change;                                                                                    \
+        ck_assert_int_eq(space_id(&space, after), ST_OK);                                          \
+        ck_assert_msg(memcmp(before, after, sizeof before) != 0, "%s", #change);                   \
+    } while (0)
+
+START_TEST(the_id_covers_all_but_the_quota)
+    {
+        DIFFERS(space.model[0] = 'n');
+        DIFFERS(space.revision[0] = 'r');
+        DIFFERS((space.model[4] = '\0', space.revision[0] = 'l')); /* no shift between the two */
+        DIFFERS(space.dtype = SPACE_F16);
+        DIFFERS(space.has_rope = true);
+        DIFFERS((space.has_rope = true, space.rope_id[31] = 1));
+        DIFFERS((space.groups[1] = space.groups[0], space.group_count = 2));
+        DIFFERS(space.groups[0].rule = GROUP_STATE);
+        DIFFERS(space.groups[0].window_tokens = 7);
+        DIFFERS(space.groups[0].layer_count++);
+        DIFFERS(space.groups[0].head_count++);
+        DIFFERS(space.groups[0].kind_count = 1);
+        DIFFERS(space.groups[0].kind_elements[1]++);
+        DIFFERS(space.groups[0].opaque = true);
+        DIFFERS(space.fingerprint_bytes = 1);
+        DIFFERS(space.isolation_bytes = 1);
+        struct space space = plain_space;
+        uint8_t before[SPACE_ID_BYTES];
+        uint8_t after[SPACE_ID_BYTES];
+        ck_assert_int_eq(space_id(&space, before), ST_OK);
+        space.quota_bytes = 1;
+        space.rope_id[0] = 1; /* not used: has_rope is false */
+        ck_assert_int_eq(space_id(&space, after), ST_OK);
+        ck_assert_mem_eq(before, after, sizeof before);
+    }
+END_TEST
+
+START_TEST(dtypes_have_their_sizes)
+    {
+        static const uint32_t bytes[] = {0, 4, 2, 2, 1, 1, 1, 1, 8, 0};
+        for (uint32_t dtype = 0; dtype < 10; dtype++) {
+            ck_assert_uint_eq(space_dtype_bytes(dtype), bytes[dtype]);
+        }
+    }
+END_TEST
+
+START_TEST(a_shortage_is_told)
+    {
+        struct space space = plain_space;
+        uint8_t id[SPACE_ID_BYTES];
+        fault_set(FAULT_HEAP, 0, 1);
+        ck_assert_int_eq(space_id(&space, id), ST_NO_MEMORY);
+        fault_clear();
+        ck_assert_int_eq(space_id(&space, id), ST_OK);
+    }
+END_TEST
+
+int main(void)
 {
-    struct core_limits limits = fixture_limits();
-    fixture_open(&f, &limits);
-    (void)fixture_session(&f, 0, "a", 0);
-    (void)fixture_session(&f, 1, "b", 0);
-    (void)fixture_session(&f, 2, "c", 1);
+    const TTest *const tests[] = {good_spaces_pass, every_field_is_checked,
+                                  the_id_covers_all_but_the_quota, dtypes_have_their_sizes,
+                                  a_shortage_is_told};
+    return check_main("space", tests, ARRAY_COUNT(tests));
 }
-
-static int handle_event(enum core_event_kind kind, uint32_t session, uint32_t handle)
-{
-    struct core_event event = {.kind = kind, .session = session, .u.handle.handle = handle};
-    return fixture_step(&f, &event, kind == EVENT_SPACE_DROP ? ACTION_SPACE : ACTION_SHAPE)->status;
-}
-
-static bool freed(uint32_t shape)
-{
-    for (uint32_t i = 0; i < f.actions.count; i++) {
-        if (f.actions.items[i].kind == ACTION_SHAPE_FREED && f.actions.items[i].handle == shape) {
-            return true;
-        }
-    }
-    return false;
-}
-
-START_TEST(spaces_are_shared_inside_a_tenant)
-    {
-        open_core();
-        uint32_t space = fixture_space(&f, 0, 1, groups, 2);
-        ck_assert_uint_eq(fixture_space(&f, 1, 1, groups, 2), space);
-        ck_assert_uint_eq(fixture_space(&f, 1, 1, groups, 2), space); /* once more is once */
-        ck_assert_uint_ne(fixture_space(&f, 2, 1, groups, 2), space);
-        ck_assert_uint_ne(fixture_space(&f, 0, 2, groups, 2), space);
-        ck_assert_uint_eq(fixture_space(&f, 1, 1, groups, 1), NONE); /* other groups */
-        core_check(f.core);
-        ck_assert_int_eq(handle_event(EVENT_SPACE_DROP, 1, space), ST_OK);
-        ck_assert_int_eq(handle_event(EVENT_SPACE_DROP, 1, space), ST_UNKNOWN_ID);
-        ck_assert_int_eq(handle_event(EVENT_SPACE_DROP, 0, space), ST_OK);
-        ck_assert_uint_eq(fixture_gauges(&f).spaces, 2);
-        fixture_close(&f);
-    }
-END_TEST
-
-START_TEST(shapes_are_shared_by_asking)
-    {
-        open_core();
-        uint32_t space = fixture_space(&f, 0, 1, groups, 2);
-        uint32_t shape = fixture_shape(&f, 0, space, 0, 1, whole, 512);
-        ck_assert_uint_ne(fixture_shape(&f, 0, space, 0, 1, whole, 512), shape);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_USE, 1, shape), ST_UNKNOWN_ID); /* no space */
-        (void)fixture_space(&f, 1, 1, groups, 2);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_USE, 1, shape), ST_OK);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_USE, 1, shape), ST_OK);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_USE, 1, 40), ST_UNKNOWN_ID);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_USE, 1, UINT32_MAX), ST_UNKNOWN_ID);
-        (void)fixture_space(&f, 2, 1, groups, 2);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_USE, 2, shape), ST_UNKNOWN_ID); /* tenant */
-        core_check(f.core);
-        fixture_store(&f, 1, shape, 0, 2);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_DROP, 0, shape), ST_OK);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_DROP, 0, shape), ST_UNKNOWN_ID);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_DROP, 1, shape), ST_OK);
-        ck_assert(!freed(shape)); /* its parts are there */
-        ck_assert_uint_eq(fixture_gauges(&f).parts, 2);
-        fixture_close(&f);
-    }
-END_TEST
-
-START_TEST(shapes_go_with_their_last_part)
-    {
-        open_core();
-        uint32_t space = fixture_space(&f, 0, 1, groups, 2);
-        uint32_t shape = fixture_shape(&f, 0, space, 0, 1, whole, 512);
-        (void)fixture_push(&f, 0, shape, 0, 2, 16);
-        ck_assert_int_eq(handle_event(EVENT_SHAPE_DROP, 0, shape), ST_OK);
-        ck_assert(!freed(shape));
-        (void)fixture_done(&f, 0, f.last_request, ST_CANCELLED);
-        ck_assert(freed(shape));
-        (void)fixture_session_close(&f, 0);
-        ck_assert_uint_eq(fixture_gauges(&f).spaces, 0);
-        fixture_close(&f);
-    }
-END_TEST
-
-START_TEST(limits_and_nonsense)
-    {
-        open_core();
-        uint32_t space = fixture_space(&f, 0, 1, groups, 2);
-        struct core_ranges bad[] = {
-            {0, 3, 0, 2}, {0, 0, 0, 2}, {2, 1, 0, 1}, {UINT32_MAX, 2, 0, 1}};
-        for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
-            ck_assert_uint_eq(fixture_shape(&f, 0, space, 0, 1, bad[i], 512), NONE);
-        }
-        ck_assert_uint_eq(fixture_shape(&f, 0, space, 2, 1, whole, 512), NONE);
-        ck_assert_uint_eq(fixture_shape(&f, 0, space, 0, 0, whole, 512), NONE);
-        ck_assert_uint_eq(fixture_shape(&f, 0, space, 0, 257, whole, 512), NONE);
-        ck_assert_uint_eq(fixture_shape(&f, 0, space, 0, 1, whole, 0), NONE);
-        ck_assert_uint_eq(fixture_shape(&f, 0, space, 0, 1, whole, 65537), NONE);
-        ck_assert_uint_eq(fixture_shape(&f, 0, space, 0, 1, whole, UINT64_MAX), NONE);
-        ck_assert_uint_eq(fixture_shape(&f, 1, space, 0, 1, whole, 512), NONE);
-        uint32_t made = 0;
-        while (fixture_shape(&f, 0, space, 0, 1, whole, 512) != NONE) {
-            made++;
-        }
-        ck_assert_uint_eq(made, 64);
-        for (uint8_t id = 2; id < 9; id++) {
-            ck_assert_uint_ne(fixture_space(&f, 0, id, groups, 2), NONE);
-        }
-        ck_assert_uint_eq(fixture_space(&f, 0, 99, groups, 2), NONE);
-        fixture_close(&f);
-    }
-END_TEST
-
-/* One session cannot take all handles there are. */
-START_TEST(handles_of_a_session_are_bounded)
-    {
-        struct core_limits limits = fixture_limits();
-        limits.shapes_max = 4096;
-        fixture_open(&f, &limits);
-        (void)fixture_session(&f, 0, "a", 0);
-        uint32_t space = fixture_space(&f, 0, 1, groups, 2);
-        for (uint32_t i = 1; i < CORE_HANDLES_MAX; i++) {
-            ck_assert_uint_ne(fixture_shape(&f, 0, space, 0, 1, whole, 512), NONE);
-        }
-        ck_assert_uint_eq(fixture_shape(&f, 0, space, 0, 1, whole, 512), NONE);
-        ck_assert_uint_eq(fixture_space(&f, 0, 2, groups, 2), NONE);
-        fixture_close(&f);
-    }
-END_TEST
-
-UNIT_MAIN("space", spaces_are_shared_inside_a_tenant, shapes_are_shared_by_asking,
-          shapes_go_with_their_last_part, limits_and_nonsense, handles_of_a_session_are_bounded)
