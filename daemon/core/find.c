@@ -319,6 +319,38 @@ static bool cover_at_once(const struct core *core, const struct asked *asked,
     return true;
 }
 
+/* A guessed number may be of a key that was freed, whose bytes, owner and block are still there. A
+ * part that is ready and names the block proves that the block lives, and a living block's keys
+ * are where it says. */
+bool find_guess(const struct core *core, const struct asked *asked, const struct core_want *want,
+                uint32_t number, struct cover *cover_out)
+{
+    if (number >= core->keys.high || !keys_equal(keys_at(&core->keys, number), asked->key)) {
+        return false;
+    }
+    uint32_t owner = keys_owner(&core->keys, number);
+    if (owner >= core->blocks.high) {
+        return false;
+    }
+    const struct block *block = block_at(core, owner);
+    if (block->space != asked->space || number - block->keys > block->keys_less_one ||
+        block->parts >= core->parts.high) {
+        return false;
+    }
+    const struct part *part = part_at(core, block->parts);
+    if (part->state != PART_READY || part->block != owner) {
+        return false;
+    }
+    uint32_t grain = grain_of(block, number);
+    const struct shape *shape = shape_at(core, part->shape);
+    if (!block_holds(block, asked, grain) || shape->group != want->group ||
+        !ranges_inside(&want->ranges, &shape->ranges)) {
+        return false;
+    }
+    cover_alone(cover_out, block->parts, grain, want);
+    return true;
+}
+
 bool find_cover(const struct core *core, const struct asked *asked, const struct core_want *want,
                 struct cover *cover_out)
 {

@@ -18,6 +18,7 @@ enum {
     AHEAD_BLOCK = 10,
     AHEAD_PART = 5,
     AHEAD_RING = 32,
+    STRETCH_MAX = 64, /* keys that the table is asked about before neighbours are tried again */
 };
 
 /* A lookup under way. */
@@ -32,6 +33,9 @@ struct probe {
     struct cover cover;
     uint32_t recent[COVER_PIECES_MAX]; /* parts of the key before */
     uint32_t recent_count;
+    bool stopped;                    /* a key is not held */
+    uint32_t last_number;            /* of the key found last; NONE: unknown */
+    uint32_t direction;              /* to the next one: 1, or 2^32 - 1 for one back */
     uint32_t ahead_keys[AHEAD_RING]; /* on the way to their parts */
     uint32_t ahead_blocks[AHEAD_RING];
 };
@@ -41,28 +45,29 @@ static const uint32_t *hashes(const struct core *core)
     return core->scratch.hashes.base;
 }
 
-static bool probe_hashes(struct core *core, uint32_t space, const uint8_t *keys, uint32_t count)
+/* Hashes of keys [from, to), for a stretch that the table is asked about. */
+static void hash_stretch(const struct probe *probe, uint32_t from, uint32_t to)
 {
-    if (vm_array_commit(&core->scratch.hashes, count) != ST_OK) {
-        return false;
+    uint32_t *out = probe->core->scratch.hashes.base;
+    for (uint32_t i = from; i < to; i++) {
+        out[i] = core_hash(probe->core, probe->space, probe->keys + (size_t)i * CORE_KEY_BYTES);
     }
-    uint32_t *out = core->scratch.hashes.base;
-    for (uint32_t i = 0; i < count; i++) {
-        out[i] = core_hash(core, space, keys + (size_t)i * CORE_KEY_BYTES);
-    }
-    return true;
 }
 
-/* Whether key `i` is held for `want`; the parts are in probe->cover. `hint` as in struct asked. */
-static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want, uint32_t hint)
+static struct asked asked_of(const struct probe *probe, uint32_t i)
 {
-    struct asked asked = {.key = probe->keys + (size_t)i * CORE_KEY_BYTES,
-                          .hash = hashes(probe->core)[i],
-                          .hint = hint,
+    return (struct asked){.key = probe->keys + (size_t)i * CORE_KEY_BYTES,
                           .space = probe->space,
                           .grains = probe->key_grains,
                           .tail_tokens =
                               i + 1 == probe->key_count ? probe->tail_tokens : GRAIN_TOKENS};
+}
+
+/* Whether key `i` is held for `want`; the parts are in probe->cover. */
+static bool probe_held(struct probe *probe, uint32_t i, const struct core_want *want)
+{
+    struct asked asked = asked_of(probe, i);
+    asked.hash = core_hash(probe->core, asked.space, asked.key);
     return find_cover(probe->core, &asked, want, &probe->cover);
 }
 
@@ -76,13 +81,10 @@ static bool among(const uint32_t *parts, uint32_t count, uint32_t part)
     return false;
 }
 
-/* The parts for key `i` and `want` at the end of scratch.hits; false: not held, or failed. */
-static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *want, uint32_t hint)
+/* Puts the parts of probe->cover at the end of scratch.hits. */
+static bool hits_add(struct probe *probe)
 {
     struct scratch *scratch = &probe->core->scratch;
-    if (!probe_held(probe, i, want, hint)) {
-        return false;
-    }
     const struct cover *cover = &probe->cover;
     if (vm_array_commit(&scratch->hits, (uint64_t)scratch->hit_count + cover->count) != ST_OK) {
         probe->failed = true;
@@ -103,6 +105,12 @@ static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *w
     }
     probe->recent_count = cover->count;
     return true;
+}
+
+/* The parts for key `i` and `want` at the end of scratch.hits; false: not held, or failed. */
+static bool probe_key(struct probe *probe, uint32_t i, const struct core_want *want)
+{
+    return probe_held(probe, i, want) && hits_add(probe);
 }
 
 /* Goes ahead of key `i`, of `limit` keys, on the way to its part. */
@@ -131,30 +139,88 @@ static inline void probe_ahead(struct probe *probe, uint32_t i, uint32_t limit)
     }
 }
 
+/*
+ * Prompts were pushed in order, so the numbers of their keys mostly follow each other: the next key
+ * is looked for right beside the last one found, in memory that is read in sequence, and only where
+ * that fails in the table, whose buckets are anywhere. Up to and without the key where it fails.
+ */
+static uint32_t follow(struct probe *probe, const struct core_want *want, uint32_t i,
+                       uint32_t limit)
+{
+    uint32_t *ends = probe->core->scratch.ends.base;
+    for (; i < limit && probe->last_number != NONE; i++) {
+        struct asked asked = asked_of(probe, i);
+        uint32_t number = probe->last_number + probe->direction;
+        if (!find_guess(probe->core, &asked, want, number, &probe->cover)) {
+            /* runs that eviction freed are filled in the other direction */
+            probe->direction = 0u - probe->direction;
+            number = probe->last_number + probe->direction;
+            if (!find_guess(probe->core, &asked, want, number, &probe->cover)) {
+                probe->last_number = NONE;
+                return i;
+            }
+        }
+        if (!hits_add(probe)) {
+            return i;
+        }
+        probe->last_number = number;
+        ends[i] = probe->core->scratch.hit_count;
+    }
+    return i;
+}
+
+/* Asks the table about keys [from, to), every cache miss begun ahead of time; stops early where a
+ * run of neighbouring keys may begin. The first key not held, or where to go on. */
+static uint32_t probe_stretch(struct probe *probe, const struct core_want *want, uint32_t from,
+                              uint32_t to)
+{
+    struct core *core = probe->core;
+    uint32_t *ends = core->scratch.ends.base;
+    hash_stretch(probe, from, to);
+    for (uint32_t i = from; i < from + AHEAD_BUCKET && i < to; i++) {
+        find_prefetch_bucket(core, hashes(core)[i]);
+    }
+    for (uint32_t i = from; i < from + AHEAD_KEY && i < to; i++) {
+        probe->ahead_keys[i % AHEAD_RING] = find_prefetch_key(core, hashes(core)[i]);
+    }
+    for (uint32_t i = from; i < from + AHEAD_BLOCK && i < to; i++) {
+        probe->ahead_blocks[i % AHEAD_RING] =
+            find_prefetch_block(core, probe->ahead_keys[i % AHEAD_RING]);
+    }
+    for (uint32_t i = from; i < to; i++) {
+        probe_ahead(probe, i, to);
+        struct asked asked = asked_of(probe, i);
+        asked.hash = hashes(core)[i];
+        asked.hint = probe->ahead_keys[i % AHEAD_RING] + 1;
+        if (!find_cover(core, &asked, want, &probe->cover) || !hits_add(probe)) {
+            probe->stopped = true;
+            return i;
+        }
+        ends[i] = core->scratch.hit_count;
+        probe->last_number = probe->ahead_keys[i % AHEAD_RING];
+    }
+    return to;
+}
+
 /* Leading keys held under the `every` rule, at most `limit`; their parts are in scratch.hits, and
  * ends[i] counts them up to and with key i. */
 static uint32_t probe_every(struct probe *probe, const struct core_want *want, uint32_t limit)
 {
-    struct core *core = probe->core;
-    uint32_t *ends = core->scratch.ends.base;
     probe->recent_count = 0;
-    for (uint32_t i = 0; i < AHEAD_BUCKET && i < limit; i++) {
-        find_prefetch_bucket(core, hashes(core)[i]);
+    probe->last_number = NONE;
+    probe->direction = 1;
+    probe->stopped = false;
+    uint32_t stretch = 1;
+    uint32_t i = 0;
+    while (i < limit && !probe->stopped && !probe->failed) {
+        uint32_t to = limit - i > stretch ? i + stretch : limit;
+        i = probe_stretch(probe, want, i, to);
+        uint32_t followed = probe->stopped ? i : follow(probe, want, i, limit);
+        /* where neighbours do not follow, longer stretches at once hide more cache misses */
+        stretch = followed > i ? 1 : (stretch < STRETCH_MAX ? stretch * 2 : STRETCH_MAX);
+        i = followed;
     }
-    for (uint32_t i = 0; i < AHEAD_KEY && i < limit; i++) {
-        probe->ahead_keys[i] = find_prefetch_key(core, hashes(core)[i]);
-    }
-    for (uint32_t i = 0; i < AHEAD_BLOCK && i < limit; i++) {
-        probe->ahead_blocks[i] = find_prefetch_block(core, probe->ahead_keys[i]);
-    }
-    for (uint32_t i = 0; i < limit; i++) {
-        probe_ahead(probe, i, limit);
-        if (!probe_key(probe, i, want, probe->ahead_keys[i % AHEAD_RING] + 1)) {
-            return i;
-        }
-        ends[i] = core->scratch.hit_count;
-    }
-    return limit;
+    return i;
 }
 
 /* Tokens of a hit of n keys. */
@@ -187,7 +253,7 @@ static uint32_t probe_tail(struct probe *probe, const struct core_want *want,
     while (n > 0) {
         uint32_t first = first_needed(probe, group, n);
         uint32_t i = *held_from < n ? *held_from : n;
-        while (i > first && probe_held(probe, i - 1, want, 0)) {
+        while (i > first && probe_held(probe, i - 1, want)) {
             i--;
         }
         *held_from = i;
@@ -385,7 +451,7 @@ static void collect_tails(struct probe *probe, const struct core_want *wants, ui
         }
         probe->recent_count = 0;
         for (uint32_t i = first_needed(probe, group, n); i < n; i++) {
-            bool found = probe_key(probe, i, &wants[w], 0);
+            bool found = probe_key(probe, i, &wants[w]);
             KVEIK_ASSERT(found || probe->failed);
             ends[i] = tell ? probe->core->scratch.hit_count : ends[i];
         }
@@ -446,7 +512,7 @@ void step_lookup(struct core *core, const struct core_event *event)
     probe.failed = false;
     probe.recent_count = 0;
     uint32_t n = 0;
-    if (!probe_hashes(core, probe.space, probe.keys, probe.key_count) ||
+    if (vm_array_commit(&core->scratch.hashes, probe.key_count) != ST_OK ||
         vm_array_commit(&core->scratch.ends, probe.key_count) != ST_OK) {
         probe.failed = true;
     } else {

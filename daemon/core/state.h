@@ -391,6 +391,11 @@ struct asked {
     bool filling;         /* parts still being filled count too */
 };
 
+/* As find_cover(), for one guess: the key of this number, if it is a key at all, in a block whose
+ * first part does it alone. False proves nothing. */
+bool find_guess(const struct core *core, const struct asked *asked, const struct core_want *want,
+                uint32_t number, struct cover *cover_out);
+
 /* Parts that together hold what is asked for, for the wanted group and ranges. True and *cover_out
  * when they do. */
 bool find_cover(const struct core *core, const struct asked *asked, const struct core_want *want,
