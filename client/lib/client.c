@@ -302,9 +302,7 @@ int kveik_info(kveik_client *client, struct kveik_info *info_out)
     if (status != ST_OK) {
         return status;
     }
-    if (client->connection.state != STATE_READY) {
-        client_work(client);
-    }
+    client_work(client);
     const struct connection *connection = &client->connection;
     struct kveik_info info = {.size = sizeof info,
                               .connected = connection->state == STATE_READY,
