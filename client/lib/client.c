@@ -184,9 +184,9 @@ static struct kveik_client *client_alloc(void)
     queue_init(&client->free);
     queue_init(&client->allocations);
     queue_init(&client->areas);
-    table_init(&client->spaces, SPACES_MAX);
-    table_init(&client->regions, LAYOUT_REGIONS_MAX);
-    table_init(&client->layouts, LAYOUTS_MAX);
+    handles_init(&client->spaces, SPACES_MAX);
+    handles_init(&client->regions, LAYOUT_REGIONS_MAX);
+    handles_init(&client->layouts, LAYOUTS_MAX);
     return client;
 }
 
@@ -194,17 +194,17 @@ static struct kveik_client *client_alloc(void)
 static void client_destroy(struct kveik_client *client)
 {
     for (uint32_t i = 0; i < client->layouts.capacity; i++) {
-        client_layout_destroy(table_at(&client->layouts, i));
+        client_layout_destroy(handles_at(&client->layouts, i));
     }
     for (uint32_t i = 0; i < client->regions.capacity; i++) {
-        client_region_destroy(table_at(&client->regions, i));
+        client_region_destroy(handles_at(&client->regions, i));
     }
     for (uint32_t i = 0; i < client->spaces.capacity; i++) {
-        heap_free(table_at(&client->spaces, i));
+        heap_free(handles_at(&client->spaces, i));
     }
-    table_finish(&client->layouts);
-    table_finish(&client->regions);
-    table_finish(&client->spaces);
+    handles_finish(&client->layouts);
+    handles_finish(&client->regions);
+    handles_finish(&client->spaces);
     ops_finish(client);
     memory_finish(client);
     if (client->connection.socket >= 0) {
@@ -302,9 +302,7 @@ int kveik_info(kveik_client *client, struct kveik_info *info_out)
     if (status != ST_OK) {
         return status;
     }
-    if (client->connection.state != STATE_READY) {
-        client_work(client);
-    }
+    client_work(client);
     const struct connection *connection = &client->connection;
     struct kveik_info info = {.size = sizeof info,
                               .connected = connection->state == STATE_READY,

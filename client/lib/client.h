@@ -115,7 +115,7 @@ struct client_layout {
 
 /* A table of handles. A handle is (generation << 13 | slot + 1): a dropped one is not mistaken for
  * its slot's next owner. */
-struct table {
+struct handles {
     void **items;
     uint32_t *generations;
     uint32_t capacity;
@@ -233,9 +233,9 @@ struct kveik_client {
     struct queue ready;
     struct queue free;
 
-    struct table spaces;
-    struct table regions;
-    struct table layouts;
+    struct handles spaces;
+    struct handles regions;
+    struct handles layouts;
 
     /* Memory is adopted and freed without the mutex above: it may take long. Taken before it. */
     pthread_mutex_t memory_mutex;
@@ -346,7 +346,7 @@ int layout_offer(struct kveik_client *client, struct client_layout *layout, stru
 
 /* Puts a registered object into its table; triggers registration anew if the connection has
  * changed since. ST_OK, ST_LIMIT, ST_NO_MEMORY. */
-int register_keep(struct kveik_client *client, struct table *table, struct object *object,
+int register_keep(struct kveik_client *client, struct handles *table, struct object *object,
                   struct error *error);
 
 /* True when the connection has the object; else *error says why. */
@@ -356,21 +356,21 @@ bool register_usable(const struct kveik_client *client, const struct object *obj
 void client_region_destroy(struct client_region *region);
 void client_layout_destroy(struct client_layout *layout);
 
-/* ---- table.c --------------------------------------------------------------------------------- */
+/* ---- handles.c ------------------------------------------------------------------------------- */
 
-void table_init(struct table *table, uint32_t capacity_max);
-void table_finish(struct table *table);
+void handles_init(struct handles *table, uint32_t capacity_max);
+void handles_finish(struct handles *table);
 
 /* The handle of `item` from now on; 0: the table is full, or memory is short (*status_out). */
-uint32_t table_add(struct table *table, void *item, int *status_out);
+uint32_t handles_add(struct handles *table, void *item, int *status_out);
 
 /* NULL for a handle that is none. */
-void *table_get(const struct table *table, uint32_t handle);
-void table_remove(struct table *table, uint32_t handle);
+void *handles_get(const struct handles *table, uint32_t handle);
+void handles_remove(struct handles *table, uint32_t handle);
 
 /* The item of a slot, or NULL; for iteration over [0, capacity). */
-void *table_at(const struct table *table, uint32_t slot);
-uint32_t table_slot(uint32_t handle);
+void *handles_at(const struct handles *table, uint32_t slot);
+uint32_t handles_slot(uint32_t handle);
 
 /* ---- op.c ------------------------------------------------------------------------------------ */
 

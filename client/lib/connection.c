@@ -247,7 +247,11 @@ int connection_send(struct kveik_client *client, const struct msg *msg, int desc
     }
     if (status != ST_OK) {
         msg_arena_reset(&client->out);
-        return status == ST_PROTOCOL ? ST_INVALID : status;
+        if (status == ST_PROTOCOL) { /* what the other side would call so is the caller's mistake */
+            status = ST_INVALID;
+            error->status = status;
+        }
+        return status;
     }
     status = frame_write(&connection->writer, connection->socket, payload, bytes, &descriptor,
                          descriptor >= 0 ? 1 : 0);

@@ -77,7 +77,7 @@ static struct layout_plane plane_of(const struct kveik_plane *in, bool opaque)
 static int build(const struct kveik_client *client, const struct kveik_layout *in,
                  struct client_layout *out, struct error *error)
 {
-    const struct client_space *space = table_get(&client->spaces, in->space);
+    const struct client_space *space = handles_get(&client->spaces, in->space);
     if (space == NULL) {
         return error_set(error, ST_UNKNOWN_ID, "layout: space %u is not registered", in->space);
     }
@@ -99,7 +99,7 @@ static int build(const struct kveik_client *client, const struct kveik_layout *i
         return error_set(error, ST_NO_MEMORY, "layout: no memory for %u planes", count);
     }
     for (uint32_t i = 0; i < count; i++) {
-        if (table_get(&client->regions, in->planes[i].region) == NULL) {
+        if (handles_get(&client->regions, in->planes[i].region) == NULL) {
             return error_set(error, ST_UNKNOWN_ID, "layout: plane %u: region %u is not registered",
                              i, in->planes[i].region);
         }
@@ -125,12 +125,12 @@ static int check_geometry(const struct kveik_client *client, const struct layout
         goto out;
     }
     for (uint32_t slot = 0; slot < slots; slot++) {
-        const struct client_region *region = table_at(&client->regions, slot);
+        const struct client_region *region = handles_at(&client->regions, slot);
         region_bytes[slot] = region != NULL ? region->bytes : 0;
     }
     for (uint32_t i = 0; i < count; i++) {
         indexed.planes[i] = layout->planes[i];
-        indexed.planes[i].region = table_slot(layout->planes[i].region);
+        indexed.planes[i].region = handles_slot(layout->planes[i].region);
     }
     status = layout_check(&indexed, region_bytes, slots, error);
     if (status == ST_OK) {
@@ -229,16 +229,16 @@ int kveik_layout_drop(kveik_client *client, uint32_t layout, uint32_t timeout_ms
         return report(status, NULL, error_out);
     }
     struct error error = {0};
-    struct client_layout *found = table_get(&client->layouts, layout);
+    struct client_layout *found = handles_get(&client->layouts, layout);
     if (found == NULL) {
         status = error_set(&error, ST_UNKNOWN_ID, "layout %u is not registered", layout);
         return client_return(client, status, &error, error_out);
     }
     status =
         register_drop(client, MSG_DROP_LAYOUT, &found->object, clock_ms() + timeout_ms, &error);
-    found = table_get(&client->layouts, layout); /* another thread may have been faster */
+    found = handles_get(&client->layouts, layout); /* another thread may have been faster */
     if (status == ST_OK && found != NULL) {
-        table_remove(&client->layouts, layout);
+        handles_remove(&client->layouts, layout);
         client_layout_destroy(found);
     }
     return client_return(client, status, &error, error_out);

@@ -143,6 +143,9 @@ bool maps_cover(const struct map_segment *segments, size_t count, uintptr_t begi
 {
     uintptr_t at = begin;
     for (size_t i = 0; i < count && at < end; i++) {
+        if (segments[i].end <= at) {
+            continue;
+        }
         if (segments[i].begin > at || !segments[i].readable || !segments[i].writable) {
             return false;
         }

@@ -99,7 +99,7 @@ static uint32_t region_inside(struct kveik_client *client, const struct allocati
     }
     uint32_t handle = 0;
     for (uint32_t slot = 0; slot < client->regions.capacity && handle == 0; slot++) {
-        const struct client_region *region = table_at(&client->regions, slot);
+        const struct client_region *region = handles_at(&client->regions, slot);
         if (region != NULL && region->address >= allocation->address &&
             region->address < allocation->address + allocation->bytes) {
             handle = region->object.handle;
@@ -197,7 +197,7 @@ int register_drop(struct kveik_client *client, enum msg_kind request, const stru
 static uint32_t layout_inside(const struct kveik_client *client, uint32_t region)
 {
     for (uint32_t slot = 0; slot < client->layouts.capacity; slot++) {
-        const struct client_layout *layout = table_at(&client->layouts, slot);
+        const struct client_layout *layout = handles_at(&client->layouts, slot);
         uint32_t planes =
             layout == NULL ? 0 : layout->layout.layer_count * layout->layout.kind_count;
         for (uint32_t i = 0; i < planes; i++) {
@@ -215,14 +215,14 @@ static int drop_layouts(struct kveik_client *client, uint32_t region, uint64_t u
 {
     uint32_t handle = 0;
     while ((handle = layout_inside(client, region)) != 0) {
-        struct client_layout *layout = table_get(&client->layouts, handle);
+        struct client_layout *layout = handles_get(&client->layouts, handle);
         int status = register_drop(client, MSG_DROP_LAYOUT, &layout->object, until_ms, error);
         if (status != ST_OK) {
             return status;
         }
-        layout = table_get(&client->layouts, handle); /* another thread may have been faster */
+        layout = handles_get(&client->layouts, handle); /* another thread may have been faster */
         if (layout != NULL) {
-            table_remove(&client->layouts, handle);
+            handles_remove(&client->layouts, handle);
             client_layout_destroy(layout);
         }
     }
@@ -238,19 +238,19 @@ int kveik_memory_drop(kveik_client *client, uint32_t region, uint32_t timeout_ms
     }
     struct error error = {0};
     uint64_t until_ms = clock_ms() + timeout_ms;
-    struct client_region *found = table_get(&client->regions, region);
+    struct client_region *found = handles_get(&client->regions, region);
     if (found == NULL) {
         status = error_set(&error, ST_UNKNOWN_ID, "region %u is not registered", region);
         return client_return(client, status, &error, error_out);
     }
     status = drop_layouts(client, region, until_ms, &error);
-    found = table_get(&client->regions, region);
+    found = handles_get(&client->regions, region);
     if (status == ST_OK && found != NULL) {
         status = register_drop(client, MSG_DROP_MEMORY, &found->object, until_ms, &error);
-        found = table_get(&client->regions, region);
+        found = handles_get(&client->regions, region);
     }
     if (status == ST_OK && found != NULL) {
-        table_remove(&client->regions, region);
+        handles_remove(&client->regions, region);
         client_region_destroy(found);
     }
     return client_return(client, status, &error, error_out);

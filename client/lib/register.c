@@ -69,7 +69,7 @@ static struct layout_plane *session_planes(struct kveik_client *client,
     }
     for (uint32_t i = 0; i < count; i++) {
         planes[i] = layout->layout.planes[i];
-        const struct client_region *region = table_get(&client->regions, planes[i].region);
+        const struct client_region *region = handles_get(&client->regions, planes[i].region);
         if (region == NULL || !register_usable(client, &region->object, "region", error)) {
             (void)error_set(error, ST_UNKNOWN_ID, "plane %u: no such region", i);
             msg_arena_reset(&client->out);
@@ -85,7 +85,7 @@ struct op *register_send_layout(struct kveik_client *client, const struct client
 {
     const struct client_space *space = layout->private_space != NULL
                                            ? layout->private_space
-                                           : table_get(&client->spaces, layout->space);
+                                           : handles_get(&client->spaces, layout->space);
     if (space == NULL) {
         (void)error_set(error, ST_UNKNOWN_ID, "no such space");
         return NULL;
@@ -115,10 +115,10 @@ struct op *register_send_layout(struct kveik_client *client, const struct client
 /* ---- one after the other --------------------------------------------------------------------- */
 
 static struct object *first_unregistered(const struct kveik_client *client,
-                                         const struct table *table)
+                                         const struct handles *table)
 {
     for (uint32_t slot = 0; slot < table->capacity; slot++) {
-        struct object *object = table_at(table, slot);
+        struct object *object = handles_at(table, slot);
         if (object != NULL && object->epoch != client->connection.epoch) {
             return object;
         }
@@ -168,7 +168,7 @@ void register_next(struct kveik_client *client)
     }
 }
 
-static struct table *table_of(struct kveik_client *client, enum msg_kind request)
+static struct handles *handles_of(struct kveik_client *client, enum msg_kind request)
 {
     if (request == MSG_REGISTER_SPACE) {
         return &client->spaces;
@@ -193,7 +193,7 @@ void register_answered(struct kveik_client *client, const struct op *op)
     KVEIK_ASSERT(connection->registering == op->id);
     connection->registering = 0;
     struct object *object =
-        table_get(table_of(client, op->request), connection->registering_handle);
+        handles_get(handles_of(client, op->request), connection->registering_handle);
     if (object != NULL) {
         object->number = op->number;
         object->status = op->completion.status;
@@ -204,11 +204,11 @@ void register_answered(struct kveik_client *client, const struct op *op)
     register_next(client);
 }
 
-int register_keep(struct kveik_client *client, struct table *table, struct object *object,
+int register_keep(struct kveik_client *client, struct handles *table, struct object *object,
                   struct error *error)
 {
     int status = ST_OK;
-    object->handle = table_add(table, object, &status);
+    object->handle = handles_add(table, object, &status);
     if (status != ST_OK) {
         return error_set(error, status, "at most %u of these", table->capacity_max);
     }

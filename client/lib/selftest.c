@@ -306,10 +306,10 @@ static int move_with(struct selftest *test, const struct client_space *space, st
     if (status != ST_OK) {
         return status;
     }
-    twin.object.handle = table_add(&client->layouts, &twin, &status);
+    twin.object.handle = handles_add(&client->layouts, &twin, &status);
     if (status == ST_OK) {
         status = push_and_pull(test, twin.object.handle, error);
-        table_remove(&client->layouts, twin.object.handle);
+        handles_remove(&client->layouts, twin.object.handle);
     }
     if (twin.object.epoch == client->connection.epoch) {
         register_undo(client, MSG_REGISTER_LAYOUT, twin.object.number);
@@ -324,7 +324,7 @@ static int move_page(struct selftest *test, struct error *error)
     if (status != ST_OK) {
         return status;
     }
-    const struct client_space *space = table_get(&client->spaces, test->layout->space);
+    const struct client_space *space = handles_get(&client->spaces, test->layout->space);
     struct client_space *private = space != NULL ? private_space(space) : NULL;
     if (private == NULL) {
         status = error_set(error, ST_NO_MEMORY, "self-test: out of memory");
@@ -396,7 +396,7 @@ static int prepare(struct selftest *test, struct error *error)
     int status = client_enter(test->client);
     for (uint32_t i = 0; status == ST_OK && i < count; i++) {
         const struct client_region *region =
-            table_get(&test->client->regions, shape->planes[i].region);
+            handles_get(&test->client->regions, shape->planes[i].region);
         if (region == NULL) {
             client_leave(test->client);
             return error_set(error, ST_UNKNOWN_ID, "self-test: a region was dropped");

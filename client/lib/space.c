@@ -107,7 +107,7 @@ static const struct client_space *find_same(const struct kveik_client *client,
                                             const struct client_space *space)
 {
     for (uint32_t slot = 0; slot < client->spaces.capacity; slot++) {
-        const struct client_space *held = table_at(&client->spaces, slot);
+        const struct client_space *held = handles_at(&client->spaces, slot);
         if (held != NULL && memcmp(held->id, space->id, sizeof space->id) == 0 &&
             held->space.quota_bytes == space->space.quota_bytes) {
             return held;

@@ -49,7 +49,7 @@ static int check_tail(uint32_t tail_tokens, uint32_t most, struct error *error)
 static const struct client_layout *find_layout(const struct kveik_client *client, uint32_t handle,
                                                struct error *error)
 {
-    const struct client_layout *layout = table_get(&client->layouts, handle);
+    const struct client_layout *layout = handles_get(&client->layouts, handle);
     if (layout == NULL) {
         (void)error_set(error, ST_UNKNOWN_ID, "layout %u is not registered", handle);
         return NULL;
@@ -254,7 +254,7 @@ static int step_of(uint32_t step_tokens, uint32_t *grains_out, struct error *err
 static int build_lookup(struct kveik_client *client, const struct kveik_lookup *lookup,
                         struct msg *msg, struct error *error)
 {
-    const struct client_space *space = table_get(&client->spaces, lookup->space);
+    const struct client_space *space = handles_get(&client->spaces, lookup->space);
     if (space == NULL) {
         return error_set(error, ST_UNKNOWN_ID, "space %u is not registered", lookup->space);
     }
@@ -411,7 +411,7 @@ static int check_quiesce(const struct layout *layout, const uint32_t *pages, uin
 struct op *submit_quiesce(struct kveik_client *client, const struct submit_quiesce *quiesce,
                           struct submit *submit, struct error *error)
 {
-    const struct client_layout *layout = table_get(&client->layouts, quiesce->layout);
+    const struct client_layout *layout = handles_get(&client->layouts, quiesce->layout);
     if (layout == NULL) {
         (void)error_set(error, ST_UNKNOWN_ID, "layout %u is not registered", quiesce->layout);
         return NULL;

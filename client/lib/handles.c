@@ -11,25 +11,25 @@ enum {
     FIRST_CAPACITY = 16,
 };
 
-void table_init(struct table *table, uint32_t capacity_max)
+void handles_init(struct handles *table, uint32_t capacity_max)
 {
     KVEIK_ASSERT(capacity_max > 0 && capacity_max < SLOT_MASK);
-    *table = (struct table){.capacity_max = capacity_max};
+    *table = (struct handles){.capacity_max = capacity_max};
 }
 
-void table_finish(struct table *table)
+void handles_finish(struct handles *table)
 {
     heap_free(table->items);
     heap_free(table->generations);
-    *table = (struct table){0};
+    *table = (struct handles){0};
 }
 
-uint32_t table_slot(uint32_t handle)
+uint32_t handles_slot(uint32_t handle)
 {
     return (handle & SLOT_MASK) - 1;
 }
 
-static int grow(struct table *table)
+static int grow(struct handles *table)
 {
     uint32_t capacity = table->capacity == 0 ? FIRST_CAPACITY : 2 * table->capacity;
     capacity = capacity < table->capacity_max ? capacity : table->capacity_max;
@@ -54,7 +54,7 @@ static int grow(struct table *table)
     return ST_OK;
 }
 
-uint32_t table_add(struct table *table, void *item, int *status_out)
+uint32_t handles_add(struct handles *table, void *item, int *status_out)
 {
     KVEIK_ASSERT(item != NULL);
     uint32_t slot = 0;
@@ -72,24 +72,24 @@ uint32_t table_add(struct table *table, void *item, int *status_out)
     return table->generations[slot] << SLOT_BITS | (slot + 1);
 }
 
-void *table_get(const struct table *table, uint32_t handle)
+void *handles_get(const struct handles *table, uint32_t handle)
 {
-    uint32_t slot = table_slot(handle);
+    uint32_t slot = handles_slot(handle);
     if (handle == 0 || slot >= table->capacity || table->generations[slot] != handle >> SLOT_BITS) {
         return NULL;
     }
     return table->items[slot];
 }
 
-void table_remove(struct table *table, uint32_t handle)
+void handles_remove(struct handles *table, uint32_t handle)
 {
-    KVEIK_ASSERT(table_get(table, handle) != NULL);
-    uint32_t slot = table_slot(handle);
+    KVEIK_ASSERT(handles_get(table, handle) != NULL);
+    uint32_t slot = handles_slot(handle);
     table->items[slot] = NULL;
     table->generations[slot] = (table->generations[slot] + 1) & GENERATION_MAX;
 }
 
-void *table_at(const struct table *table, uint32_t slot)
+void *handles_at(const struct handles *table, uint32_t slot)
 {
     return slot < table->capacity ? table->items[slot] : NULL;
 }

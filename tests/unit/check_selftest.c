@@ -1,0 +1,244 @@
+/* Layouts: what their geometry must be, and the proof by the engine's own indexing. */
+#include "tests/lib/client_fixture.h"
+
+/* An engine that keeps [layer][kind][page][token][head][element], or thinks so. */
+struct engine {
+    struct fixture *fix;
+    bool wrong_token; /* swaps two tokens when it writes */
+    bool wrong_read;
+    uint32_t fills;
+    uint32_t checks;
+};
+
+static uint8_t *place(const struct engine *engine, uint32_t layer, uint32_t kind, uint32_t page,
+                      uint32_t token, uint32_t head)
+{
+    return engine->fix->memory + (size_t)(layer * 2 + kind) * FIX_PLANE +
+           (size_t)(page * FIX_PAGE_TOKENS + token) * FIX_ROW + (size_t)head * FIX_ELEMENTS * 2;
+}
+
+static void fill(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
+                 uint32_t head, const void *data, size_t bytes)
+{
+    struct engine *engine = arg;
+    engine->fills++;
+    token = engine->wrong_token && token < 2 ? 1 - token : token;
+    (void)memcpy(place(engine, layer, kind, page, token, head), data, bytes);
+}
+
+static int check(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
+                 uint32_t head, const void *data, size_t bytes)
+{
+    struct engine *engine = arg;
+    engine->checks++;
+    token = engine->wrong_read && token < 2 ? 1 - token : token;
+    return memcmp(place(engine, layer, kind, page, token, head), data, bytes);
+}
+
+static void open_memory(struct fixture *fix)
+{
+    fix_start(fix);
+    fix_connect(fix);
+    fix_space(fix);
+    fix_memory(fix);
+    for (size_t i = 0; i < FIX_BYTES; i++) {
+        fix->memory[i] = (uint8_t)(i * 13 + i / 256);
+    }
+}
+
+static void expect_untouched(const struct fixture *fix)
+{
+    for (size_t i = 0; i < FIX_BYTES; i++) {
+        if (fix->memory[i] != (uint8_t)(i * 13 + i / 256)) {
+            ck_abort_msg("byte %zu was not put back", i);
+        }
+    }
+}
+
+static int try_layout(struct fixture *fix, struct engine *engine, struct kveik_layout *layout)
+{
+    engine->fix = fix;
+    layout->fill = fill;
+    layout->check = check;
+    layout->callback_arg = engine;
+    return kveik_layout_register(fix->client, layout, &fix->layout, &fix->error);
+}
+
+START_TEST(a_right_layout_is_proved_and_memory_put_back)
+    {
+        struct fixture fix;
+        struct engine engine = {0};
+        open_memory(&fix);
+        struct kveik_layout layout = fix_layout(&fix);
+        MUST(&fix, try_layout(&fix, &engine, &layout));
+        ck_assert_uint_eq(engine.fills, FIX_PLANES * FIX_PAGE_TOKENS * FIX_HEADS);
+        ck_assert_uint_eq(engine.checks, engine.fills);
+        ck_assert_uint_eq(fake_daemon_count(fix.daemon, MSG_PUSH), 1);
+        ck_assert_uint_eq(fake_daemon_count(fix.daemon, MSG_PULL), 1);
+        expect_untouched(&fix);
+        fix_close(&fix);
+    }
+END_TEST
+
+START_TEST(wrong_strides_are_found_and_named)
+    {
+        struct fixture fix;
+        open_memory(&fix);
+        struct engine engine = {.wrong_token = true};
+        struct kveik_layout layout = fix_layout(&fix);
+        ck_assert_int_eq(try_layout(&fix, &engine, &layout), KVEIK_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "layer 0 kind 0 page 0 token 0 head 0"));
+        expect_untouched(&fix);
+        engine = (struct engine){.wrong_read = true};
+        ck_assert_int_eq(try_layout(&fix, &engine, &layout), KVEIK_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "page 1 token 0"));
+        expect_untouched(&fix);
+        engine = (struct engine){0};
+        fix.planes[3].head_stride = FIX_ELEMENTS * 2 * FIX_PAGE_TOKENS; /* head-major: not so */
+        fix.planes[3].token_stride = FIX_ELEMENTS * 2;
+        ck_assert_int_eq(try_layout(&fix, &engine, &layout), KVEIK_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "layer 1 kind 1"));
+        expect_untouched(&fix);
+        fix_close(&fix);
+    }
+END_TEST
+
+START_TEST(a_full_daemon_does_not_hinder)
+    {
+        struct fixture fix;
+        struct engine engine = {0};
+        open_memory(&fix);
+        struct kveik_layout layout = fix_layout(&fix);
+        fake_daemon_refuse(fix.daemon, KIND(PUSH), ST_NO_SPACE);
+        MUST(&fix, try_layout(&fix, &engine, &layout));
+        fake_daemon_refuse(fix.daemon, KIND(PUSH), ST_IO);
+        ck_assert_int_eq(try_layout(&fix, &engine, &layout), KVEIK_E_IO);
+        expect_untouched(&fix);
+        fix_close(&fix);
+    }
+END_TEST
+
+/* Pages of other sizes than blocks can have: partial blocks, several blocks, odd pages. */
+START_TEST(pages_of_many_sizes)
+    {
+        static const uint32_t sizes[] = {1, 4, 8, 16, 24, 48, 64, 100, 7};
+        for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
+            struct fixture fix;
+            open_memory(&fix);
+            struct kveik_layout layout = fix_layout(&fix);
+            layout.page_tokens = sizes[i];
+            layout.page_count = 2;
+            for (uint32_t plane = 0; plane < FIX_PLANES; plane++) {
+                fix.planes[plane].page_stride = (uint64_t)sizes[i] * FIX_ROW;
+            }
+            struct engine engine = {.fix = &fix};
+            layout.fill = NULL;
+            MUST(&fix, kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error));
+            MUST(&fix, kveik_layout_drop(fix.client, fix.layout, 1000, &fix.error));
+            if (sizes[i] == FIX_PAGE_TOKENS) {
+                MUST(&fix, try_layout(&fix, &engine, &layout));
+            }
+            expect_untouched(&fix);
+            fix_close(&fix);
+        }
+    }
+END_TEST
+
+/* The engine's page is `page_bytes` of its own; it fills and checks it whole. */
+static void fill_opaque(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
+                        uint32_t head, const void *data, size_t bytes)
+{
+    ck_assert_uint_eq(token + head, 0);
+    struct engine *engine = arg;
+    engine->fills++;
+    (void)memcpy(engine->fix->memory + (size_t)(layer * 2 + kind) * FIX_PLANE + page * bytes, data,
+                 bytes);
+}
+
+static int check_opaque(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
+                        uint32_t head, const void *data, size_t bytes)
+{
+    struct engine *engine = arg;
+    ck_assert_uint_eq(token + head, 0);
+    engine->checks++;
+    return memcmp(engine->fix->memory + (size_t)(layer * 2 + kind) * FIX_PLANE + page * bytes, data,
+                  bytes);
+}
+
+START_TEST(opaque_pages_are_proved_whole)
+    {
+        struct fixture fix;
+        fix_start(&fix);
+        fix_connect(&fix);
+        fix_memory(&fix);
+        struct kveik_group group = fix_group();
+        group.opaque = true;
+        group.kind_elements[0] = 0;
+        group.kind_elements[1] = 0;
+        struct kveik_space space = KVEIK_SPACE_INIT;
+        space.model = "opaque";
+        space.dtype = KVEIK_U8;
+        space.group_count = 1;
+        space.groups = &group;
+        space.fingerprint = "engine 1";
+        space.fingerprint_bytes = 8;
+        MUST(&fix, kveik_space_register(fix.client, &space, &fix.space, &fix.error));
+        struct kveik_layout layout = fix_layout(&fix);
+        struct engine engine = {.fix = &fix};
+        layout.page_bytes = 500;
+        layout.fill = fill_opaque;
+        layout.check = check_opaque;
+        layout.callback_arg = &engine;
+        for (uint32_t i = 0; i < FIX_PLANES; i++) {
+            fix.planes[i].page_stride = 500;
+        }
+        MUST(&fix, kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error));
+        ck_assert_uint_eq(engine.fills, FIX_PLANES);
+        ck_assert_uint_eq(engine.checks, FIX_PLANES);
+        fix_close(&fix);
+    }
+END_TEST
+
+#define REFUSED(status, word, change)                                                              \
+    do {                                                                                           \
+        struct kveik_layout layout = fix_layout(&fix);                                             \
+        change;                                                                                    \
+        ck_assert_int_eq(kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error),      \
+                         status);                                                                  \
+        ck_assert_msg(strstr(fix.error.text, word) != NULL, "%s: %s", #change, fix.error.text);    \
+    } while (0)
+
+START_TEST(wrong_geometry_is_refused)
+    {
+        struct fixture fix;
+        open_memory(&fix);
+        REFUSED(KVEIK_E_UNKNOWN_ID, "space", layout.space = 999);
+        REFUSED(KVEIK_E_MISMATCH, "group", layout.group = 1);
+        REFUSED(KVEIK_E_MISMATCH, "layers", layout.layer_count = 3);
+        REFUSED(KVEIK_E_MISMATCH, "layers", layout.layer_count = 0);
+        REFUSED(KVEIK_E_MISMATCH, "heads", layout.head_begin = 1);
+        REFUSED(KVEIK_E_MISMATCH, "page_bytes", layout.page_bytes = 1);
+        REFUSED(KVEIK_E_INVALID, "planes", layout.planes = NULL);
+        REFUSED(KVEIK_E_INVALID, "fill", layout.fill = fill);
+        REFUSED(KVEIK_E_INVALID, "page_tokens", layout.page_tokens = 0);
+        REFUSED(KVEIK_E_INVALID, "ends at", layout.page_count = FIX_PAGES + 1);
+        REFUSED(KVEIK_E_UNKNOWN_ID, "region", fix.planes[1].region = 4711);
+        REFUSED(KVEIK_E_MISMATCH, "", fix.planes[1].offset = fix.planes[0].offset);
+        REFUSED(KVEIK_E_MISMATCH, "", fix.planes[1].head_stride = 2);
+        struct kveik_layout none = {.size = 0};
+        ck_assert_int_eq(kveik_layout_register(fix.client, &none, &fix.layout, &fix.error),
+                         KVEIK_E_INVALID);
+        fix_close(&fix);
+    }
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {a_right_layout_is_proved_and_memory_put_back,
+                                  wrong_strides_are_found_and_named,
+                                  a_full_daemon_does_not_hinder,
+                                  pages_of_many_sizes,
+                                  opaque_pages_are_proved_whole,
+                                  wrong_geometry_is_refused};
+    return check_main("selftest", tests, ARRAY_COUNT(tests));
+}
