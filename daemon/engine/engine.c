@@ -265,6 +265,10 @@ static void conn_read(struct engine_conn *conn)
             return;
         }
         more = conn_frames(conn, &budget);
+        if (frame_partial_bytes(&conn->reader) == 0) {
+            break; /* whole frames: mostly all that there is, and if not, the socket stays readable
+                    */
+        }
     }
     if (conn->ended) {
         return;
