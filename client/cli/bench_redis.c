@@ -170,11 +170,11 @@ int bench_redis(struct bench_run *run, struct error *error)
     struct redis_bench bench = {.run = run, .block_bytes = bench_block_bytes(&bench_shape_32k)};
     bench.blocks = (uint32_t)(run->working_bytes / bench.block_bytes);
     bench.memory = heap_alloc(bench.blocks * bench.block_bytes);
-    int status = bench.memory == NULL ? error_set(error, ST_NO_MEMORY, "no memory for blocks")
-                                      : start(&bench, error);
-    if (status == ST_OK) {
-        memset(bench.memory, 1, bench.blocks * bench.block_bytes);
+    if (bench.memory == NULL) {
+        return error_set(error, ST_NO_MEMORY, "no memory for blocks");
     }
+    memset(bench.memory, 1, bench.blocks * bench.block_bytes);
+    int status = start(&bench, error);
     for (uint32_t i = 0; i < run->rounds && i < 5 && status == ST_OK; i++) {
         status = pass(&bench, true, error);
         if (status == ST_OK) {

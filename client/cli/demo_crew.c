@@ -172,19 +172,26 @@ static int check_worker(struct demo_worker *worker, short events, struct demo_re
     return status;
 }
 
+/* Fills in what to poll; returns the nearest deadline, UINT64_MAX when nobody is busy. */
+static uint64_t poll_list(const struct demo_crew *crew, struct pollfd polled[DEMO_ENGINES])
+{
+    uint64_t deadline_ms = UINT64_MAX;
+    for (uint32_t i = 0; i < DEMO_ENGINES; i++) {
+        const struct demo_worker *worker = &crew->workers[i];
+        bool busy = worker->pid > 0 && worker->job != DEMO_NO_JOB;
+        polled[i] = (struct pollfd){.fd = busy ? worker->socket : -1, .events = POLLIN};
+        if (busy && worker->deadline_ms < deadline_ms) {
+            deadline_ms = worker->deadline_ms;
+        }
+    }
+    return deadline_ms;
+}
+
 int demo_crew_wait(struct demo_crew *crew, uint32_t *engine_out, struct demo_result *result_out)
 {
     for (;;) {
         struct pollfd polled[DEMO_ENGINES];
-        uint64_t deadline_ms = UINT64_MAX;
-        for (uint32_t i = 0; i < DEMO_ENGINES; i++) {
-            const struct demo_worker *worker = &crew->workers[i];
-            bool busy = worker->pid > 0 && worker->job != DEMO_NO_JOB;
-            polled[i] = (struct pollfd){.fd = busy ? worker->socket : -1, .events = POLLIN};
-            if (busy && worker->deadline_ms < deadline_ms) {
-                deadline_ms = worker->deadline_ms;
-            }
-        }
+        uint64_t deadline_ms = poll_list(crew, polled);
         if (deadline_ms == UINT64_MAX) {
             return ST_PENDING;
         }

@@ -36,12 +36,14 @@ static char *element_run(const struct demo_engine *engine, const uint32_t at[5])
     return (char *)engine->kv + offset;
 }
 
+// NOLINTNEXTLINE(readability-function-size): the public callback has seven parameters
 static void on_fill(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
                     uint32_t head, const void *data, size_t bytes)
 {
     memcpy(element_run(arg, (const uint32_t[5]){layer, kind, page, token, head}), data, bytes);
 }
 
+// NOLINTNEXTLINE(readability-function-size)
 static int on_check(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
                     uint32_t head, const void *data, size_t bytes)
 {
