@@ -1,11 +1,13 @@
-/* Keeps one prompt's KV in kveikd and gets it back: cc hello.c $(pkg-config --cflags --libs kveik) */
+/* Keeps one prompt's KV in kveikd and gets it back: cc hello.c $(pkg-config --cflags --libs kveik)
+ */
+// clang-format off: an example that fits on one page
 #include <kveik/kveik.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { PAGES = 8, PAGE_TOKENS = 16, LAYERS = 2, HEADS = 4, ELEMENTS = 64, TOKENS = 64 };
-#define ROW ((uint64_t)HEADS * ELEMENTS * 2) /* bytes of one token in one plane, bfloat16 */
+#define ROW   ((uint64_t)HEADS * ELEMENTS * 2) /* bytes of one token in one plane, bfloat16 */
 #define PLANE (ROW * PAGE_TOKENS * PAGES)
 
 static struct kveik_error error;
@@ -24,8 +26,10 @@ int main(void)
     kveik_client *client = NULL;
     must(kveik_connect(NULL, &client, &error), "connect"); /* $KVEIK_SOCKET, or the usual place */
 
-    struct kveik_group group = {.rule = KVEIK_RULE_EVERY, .layer_count = LAYERS,
-                                .head_count = HEADS, .kind_count = 2,
+    struct kveik_group group = {.rule = KVEIK_RULE_EVERY,
+                                .layer_count = LAYERS,
+                                .head_count = HEADS,
+                                .kind_count = 2,
                                 .kind_elements = {ELEMENTS, ELEMENTS}};
     struct kveik_space space = KVEIK_SPACE_INIT;
     space.model = "example";
@@ -42,8 +46,8 @@ int main(void)
 
     struct kveik_plane planes[LAYERS * 2];
     for (uint32_t i = 0; i < LAYERS * 2; i++) {
-        planes[i] = (struct kveik_plane){region, i * PLANE, ROW * PAGE_TOKENS, ROW,
-                                         (uint64_t)ELEMENTS * 2, 2};
+        planes[i] = (struct kveik_plane){
+            region, i * PLANE, ROW * PAGE_TOKENS, ROW, (uint64_t)ELEMENTS * 2, 2};
     }
     struct kveik_layout layout = KVEIK_LAYOUT_INIT;
     layout.space = space_id;
@@ -65,9 +69,14 @@ int main(void)
     must(kveik_hash_tokens(NULL, tokens, TOKENS, NULL, 0, keys), "hash");
 
     const uint32_t from[] = {0, 1, 2, 3}, to[] = {4, 5, 6, 7};
-    struct kveik_push_run push_run = {.layout = layout_id, .block_count = 4,
-                                      .block_tokens = PAGE_TOKENS, .keys = keys, .key_count = 4,
-                                      .tokens = tokens, .pages = from, .page_count = 4};
+    struct kveik_push_run push_run = {.layout = layout_id,
+                                      .block_count = 4,
+                                      .block_tokens = PAGE_TOKENS,
+                                      .keys = keys,
+                                      .key_count = 4,
+                                      .tokens = tokens,
+                                      .pages = from,
+                                      .page_count = 4};
     struct kveik_push push = KVEIK_PUSH_INIT;
     push.runs = &push_run;
     push.run_count = 1;
@@ -83,8 +92,11 @@ int main(void)
     must(kveik_lookup(client, &lookup, &done), "lookup");
     printf("%u of %d tokens are held\n", done.hit_tokens, TOKENS);
 
-    struct kveik_pull_run pull_run = {.layout = layout_id, .keys = keys,
-                                      .key_count = done.hit_keys, .pages = to, .page_count = 4};
+    struct kveik_pull_run pull_run = {.layout = layout_id,
+                                      .keys = keys,
+                                      .key_count = done.hit_keys,
+                                      .pages = to,
+                                      .page_count = 4};
     struct kveik_pull pull = KVEIK_PULL_INIT;
     pull.runs = &pull_run;
     pull.run_count = 1;

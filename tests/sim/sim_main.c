@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "tests/sim/sim.h"
 
 struct sim sim;
@@ -56,7 +57,8 @@ _Noreturn void sim_fail(const char *file, int line, const char *condition)
 static void on_abort(int number)
 {
     (void)number;
-    say_where();
+    say_where(); /* NOLINT(bugprone-signal-handler): one thread, about to end: better than silence
+                  */
     _exit(1);
 }
 
@@ -96,6 +98,13 @@ static void print_stats(void)
                  (unsigned long long)s->failed_slabs);
 }
 
+/* 0 for what is no number. */
+static uint64_t number_of(const char *text)
+{
+    uint64_t number = 0;
+    return number_parse(text, &number, NULL) == ST_OK ? number : 0;
+}
+
 static uint32_t config_of(const char *name)
 {
     for (uint32_t i = 0; i < ARRAY_COUNT(configs); i++) {
@@ -103,14 +112,14 @@ static uint32_t config_of(const char *name)
             return i;
         }
     }
-    return (uint32_t)strtoul(name, NULL, 10);
+    return (uint32_t)number_of(name);
 }
 
 /* Operations as the environment asks: a percentage, for slow builds and long nights. */
 static uint64_t scaled(uint64_t operations)
 {
-    const char *scale = getenv("KVEIK_TEST_SCALE");
-    return scale == NULL ? operations : operations * strtoull(scale, NULL, 10) / 100;
+    const char *scale = secure_getenv("KVEIK_TEST_SCALE");
+    return scale == NULL ? operations : operations * number_of(scale) / 100;
 }
 
 int main(int argc, char **argv)
@@ -131,16 +140,16 @@ int main(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
         case 'o':
-            operations = strtoull(optarg, NULL, 10);
+            operations = number_of(optarg);
             break;
         case 's':
-            seed = strtoull(optarg, NULL, 10);
+            seed = number_of(optarg);
             break;
         case 'c':
             config = config_of(optarg);
             break;
         case 'e':
-            sim.check_every = strtoull(optarg, NULL, 10);
+            sim.check_every = number_of(optarg);
             break;
         case 'v':
             sim.verbose = true;
