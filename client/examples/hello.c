@@ -1,6 +1,6 @@
+// clang-format off: an example that fits on one page
 /* Keeps one prompt's KV in kveikd and gets it back: cc hello.c $(pkg-config --cflags --libs kveik)
  */
-// clang-format off: an example that fits on one page
 #include <kveik/kveik.h>
 #include <stdio.h>
 #include <stdlib.h>

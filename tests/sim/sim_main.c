@@ -39,6 +39,7 @@ static uint64_t seed;
 
 static void say_where(void)
 {
+    /* NOLINTNEXTLINE(bugprone-signal-handler): one thread, about to end: better than silence */
     (void)fprintf(stderr,
                   "sim_core: seed %llu, configuration %s, history %llu, step %llu\n"
                   "replay: sim_core --seed %llu --operations %llu --check-every 1\n",
@@ -137,6 +138,7 @@ int main(int argc, char **argv)
     sim.check_every = 50;
     seed = (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
     int option = 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
         case 'o':
