@@ -479,6 +479,14 @@ void engine_stop_listening(struct engine *engine)
     }
 }
 
+void engine_end_all(struct engine *engine, int status, const char *why)
+{
+    KVEIK_CHECK_OBJ(engine, ENGINE_MAGIC);
+    queue_foreach_safe (item, &engine->connections) {
+        engine_end(CONTAINER_OF(item, struct engine_conn, link), status, "%s", why);
+    }
+}
+
 void engine_destroy(struct engine *engine)
 {
     if (engine == NULL) {

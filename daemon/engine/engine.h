@@ -56,6 +56,9 @@ int engine_create(uv_loop_t *loop, const struct engine_options *options,
 /* Stops listening and removes the socket file. */
 void engine_stop_listening(struct engine *engine);
 
+/* Ends every connection, also those that never said hello. */
+void engine_end_all(struct engine *engine, int status, const char *why);
+
 /* All connections are closed and the loop has run their close callbacks. Accepts NULL. */
 void engine_destroy(struct engine *engine);
 

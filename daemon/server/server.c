@@ -45,11 +45,7 @@ static void on_stop_tick(uv_timer_t *timer)
     if (requests_in_flight(server) > 0 && patience) {
         return;
     }
-    for (uint32_t i = 0; i < server->settings->sessions_max; i++) {
-        if (server->sessions[i] != NULL && !server->sessions[i]->closing) {
-            engine_end(server->sessions[i]->conn, ST_SHUTDOWN, "the daemon is shutting down");
-        }
-    }
+    engine_end_all(server->engine, ST_SHUTDOWN, "the daemon is shutting down");
     if (engine_connections(server->engine) == 0) {
         close_handles(server);
     }

@@ -189,6 +189,25 @@ START_TEST(connects_and_says_nothing)
     }
 END_TEST
 
+/* The daemon is told to stop while somebody is connected who never says hello. */
+START_TEST(a_stop_waits_for_no_hello)
+    {
+        struct daemon other;
+        struct raw silent;
+        static const char *const arguments[] = {"--cpu-bytes", "4MiB", NULL};
+        daemon_init(&other);
+        ck_assert(daemon_start(&other, arguments));
+        ck_assert(raw_connect(&silent, other.socket));
+        struct timespec moment = {.tv_nsec = 100000000};
+        (void)nanosleep(&moment, NULL);
+        uint64_t begin_ms = clock_ms();
+        ck_assert_int_eq(daemon_stop(&other), 0);
+        ck_assert_uint_lt(clock_ms() - begin_ms, 3000);
+        raw_close(&silent);
+        daemon_finish(&other);
+    }
+END_TEST
+
 START_TEST(half_a_message)
     {
         struct raw raw;
@@ -424,6 +443,7 @@ int main(void)
                                   random_payloads,
                                   no_hello_first,
                                   connects_and_says_nothing,
+                                  a_stop_waits_for_no_hello,
                                   half_a_message,
                                   a_frame_too_large,
                                   nested_a_million_deep,
