@@ -3,10 +3,18 @@
  * from the first on until none fails any more. Whatever fails, the daemon answers or ends that
  * session, never crashes, leaks nothing, and serves the next one.
  *
- * Covers: daemon/server/server.c, daemon/server/session.c, daemon/server/request.c,
- * daemon/server/memory.c, daemon/server/shape.c, daemon/server/quiesce.c, daemon/server/status.c,
- * daemon/server/actions.c, daemon/server/settings.c, daemon/engine/engine.c,
- * daemon/engine/listen.c, daemon/engine/import.c
+ * Covers: daemon/server/server.c
+ * Covers: daemon/server/session.c
+ * Covers: daemon/server/request.c
+ * Covers: daemon/server/memory.c
+ * Covers: daemon/server/shape.c
+ * Covers: daemon/server/quiesce.c
+ * Covers: daemon/server/status.c
+ * Covers: daemon/server/actions.c
+ * Covers: daemon/server/settings.c
+ * Covers: daemon/engine/engine.c
+ * Covers: daemon/engine/listen.c
+ * Covers: daemon/engine/import.c
  */
 #include <signal.h>
 #include <stdio.h>
