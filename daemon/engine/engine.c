@@ -35,6 +35,7 @@ struct engine {
     uv_poll_t listener_poll;
     uv_timer_t stall_timer;
     bool listening; /* the socket's file is ours to remove */
+    bool resting;   /* accepting failed: nothing is accepted until the next tick */
     struct queue connections;
     uint32_t connection_count;
     uint64_t numbers;
@@ -380,9 +381,12 @@ static void on_listener(uv_poll_t *poll, int status, int events)
     for (uint32_t i = 0; status == 0 && i < ACCEPTS_A_TURN; i++) {
         int socket = accept4(engine->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (socket < 0) {
-            if (errno != EAGAIN && errno != EINTR) {
+            if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
                 log_limited(engine->log, &engine->accept_limit, LOG_LEVEL_WARN, "engine",
                             "a connection could not be accepted (errno %d)", errno);
+                /* it would be reported again at once: until the next tick */
+                (void)uv_poll_stop(&engine->listener_poll);
+                engine->resting = true;
             }
             return;
         }
@@ -401,6 +405,10 @@ static void on_stall_timer(uv_timer_t *timer)
 {
     struct engine *engine = CONTAINER_OF(timer, struct engine, stall_timer);
     uint64_t now = clock_ms();
+    if (engine->resting) {
+        engine->resting = false;
+        (void)uv_poll_start(&engine->listener_poll, UV_READABLE, on_listener);
+    }
     queue_foreach_safe (item, &engine->connections) {
         struct engine_conn *conn = CONTAINER_OF(item, struct engine_conn, link);
         if (!conn->ended && conn->waiting_since_ms != 0 &&

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/assert.h"
 #include "base/fault.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -78,7 +79,10 @@ int import_memfd(int fd, uint64_t file_offset, uint64_t bytes, struct import *im
                                   .bytes = bytes,
                                   .mapping = mapping,
                                   .mapping_bytes = mapping_bytes,
-                                  .blocks = (uint64_t)info.st_blocks};
+                                  .device = (uint64_t)info.st_dev,
+                                  .inode = (uint64_t)info.st_ino,
+                                  .blocks = (uint64_t)info.st_blocks,
+                                  .file_blocks = (uint64_t)info.st_blocks};
     return ST_OK;
 }
 
@@ -92,18 +96,41 @@ int import_populate(const struct import *import, struct error *error)
     return ST_OK;
 }
 
+bool import_same_file(const struct import *a, const struct import *b)
+{
+    return a->mapping != NULL && b->mapping != NULL && a->device == b->device &&
+           a->inode == b->inode;
+}
+
+void import_share(struct import *keeper, struct import *other)
+{
+    KVEIK_ASSERT(import_same_file(keeper, other) && keeper != other);
+    if (keeper->fd < 0) {
+        keeper->fd = other->fd;
+        keeper->file_blocks = keeper->blocks;
+    } else if (other->fd >= 0) {
+        (void)close(other->fd);
+    }
+    other->fd = -1;
+    if (other->blocks > keeper->file_blocks) {
+        keeper->file_blocks = other->blocks;
+    }
+}
+
 bool import_punched(const struct import *import)
 {
     struct stat info;
-    return import->mapping != NULL &&
-           (fstat(import->fd, &info) != 0 || (uint64_t)info.st_blocks < import->blocks);
+    return import->mapping != NULL && import->fd >= 0 &&
+           (fstat(import->fd, &info) != 0 || (uint64_t)info.st_blocks < import->file_blocks);
 }
 
 void import_finish(struct import *import)
 {
     if (import->mapping != NULL) {
         (void)munmap(import->mapping, import->mapping_bytes);
-        (void)close(import->fd);
+        if (import->fd >= 0) {
+            (void)close(import->fd);
+        }
         *import = (struct import){0};
     }
 }

@@ -24,6 +24,59 @@ static void handle_reply(struct server_session *session, uint64_t request_id, in
     engine_send(session->conn, &msg);
 }
 
+/* ---- regions of one file ---------------------------------------------------------------------
+ */
+
+/* The import of the same file that keeps its descriptor, or NULL. */
+static struct import *file_keeper(struct server_session *session, const struct import *import)
+{
+    for (uint32_t i = 0; i < session->region_high; i++) {
+        struct import *other = &session->regions[i].import;
+        if (other != import && import_same_file(other, import) && other->fd >= 0) {
+            return other;
+        }
+    }
+    return NULL;
+}
+
+/* One descriptor a file is kept: a push looks at every one. */
+static void file_join(struct server_session *session, struct import *import)
+{
+    struct import *keeper = file_keeper(session, import);
+    if (keeper != NULL) {
+        import_share(keeper, import);
+    }
+}
+
+/* Takes the region out of its file's: another one keeps the descriptor, and what was seen of the
+ * file with this region counts no more. */
+static void file_leave(struct server_session *session, struct import *import)
+{
+    struct import *keeper = import->fd >= 0 ? import : file_keeper(session, import);
+    struct import *next = keeper != import ? keeper : NULL;
+    if (next != NULL) {
+        next->file_blocks = next->blocks;
+    }
+    for (uint32_t i = 0; keeper != NULL && i < session->region_high; i++) {
+        struct import *other = &session->regions[i].import;
+        if (other == import || other == next || !import_same_file(other, keeper)) {
+            continue;
+        }
+        if (next != NULL) {
+            import_share(next, other);
+        } else {
+            next = other;
+            next->fd = import->fd;
+            next->file_blocks = next->blocks;
+            import->fd = -1;
+        }
+    }
+    import_finish(import);
+}
+
+/* ---- regions ---------------------------------------------------------------------------------
+ */
+
 static void populate_work(uv_work_t *work)
 {
     struct population *population = CONTAINER_OF(work, struct population, work);
@@ -42,7 +95,7 @@ static void populate_after(uv_work_t *work, int cancelled)
             (struct copy_region){.base = region->import.base, .bytes = region->import.bytes};
         handle_reply(session, population->request_id, ST_OK, NULL, population->region);
     } else {
-        import_finish(&region->import);
+        file_leave(session, &region->import);
         region->kind = 0;
         handle_reply(session, population->request_id, ST_MEMORY, population->error.text, 0);
     }
@@ -72,12 +125,13 @@ static void export_memfd(struct server_session *session, const struct msg *msg, 
                               &region->import, &error);
     struct population *population = status != ST_OK ? NULL : heap_calloc(1, sizeof *population);
     if (population == NULL) {
-        import_finish(&region->import);
+        import_finish(&region->import); /* zeroed when it was not imported */
         handle_reply(session, msg->request_id, status != ST_OK ? status : ST_NO_MEMORY, error.text,
                      0);
         return;
     }
     region->kind = MEMORY_MEMFD;
+    file_join(session, &region->import);
     *population =
         (struct population){.session = session, .request_id = msg->request_id, .region = number};
     session->populating++;
@@ -85,7 +139,7 @@ static void export_memfd(struct server_session *session, const struct msg *msg, 
         0) {
         session->populating--;
         heap_free(population);
-        import_finish(&region->import);
+        file_leave(session, &region->import);
         region->kind = 0;
         handle_reply(session, msg->request_id, ST_NO_MEMORY, "no worker for the region", 0);
     }
@@ -123,6 +177,9 @@ void session_export_memory(struct server_session *session, const struct msg *msg
     } else if (descriptor_count != (memfd ? 1u : 0u)) {
         engine_end(session->conn, ST_PROTOCOL, "export of memory with %u descriptors, not %u",
                    descriptor_count, memfd ? 1u : 0u);
+    } else if (memfd && (uint32_t)descriptors[0] >= session->server->descriptors_max) {
+        handle_reply(session, msg->request_id, ST_LIMIT,
+                     "the daemon has too few descriptors left (RLIMIT_NOFILE)", 0);
     } else if (memfd) {
         int fd = descriptors[0];
         descriptors[0] = -1;
@@ -159,7 +216,7 @@ void session_drop_memory(struct server_session *session, const struct msg *msg)
         return;
     }
     /* without a layout nothing can copy there */
-    import_finish(&session->regions[number].import);
+    file_leave(session, &session->regions[number].import);
     session->regions[number] = (struct server_region){0};
     session->copy_regions[number] = (struct copy_region){0};
     handle_reply(session, msg->request_id, ST_OK, NULL, number);
@@ -168,10 +225,9 @@ void session_drop_memory(struct server_session *session, const struct msg *msg)
 bool session_punched(struct server_session *session)
 {
     for (uint32_t i = 0; i < session->region_high; i++) {
-        const struct server_region *region = &session->regions[i];
-        if (region->used && region->kind == MEMORY_MEMFD && import_punched(&region->import)) {
+        if (import_punched(&session->regions[i].import)) { /* once for each file */
             engine_end(session->conn, ST_MEMORY,
-                       "a hole was punched into region %u after it was exported", i);
+                       "a hole was punched into the file of region %u after it was exported", i);
             return true;
         }
     }

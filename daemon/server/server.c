@@ -243,13 +243,21 @@ static int engine_init(struct server *server, struct error *error)
                          error);
 }
 
-/* Each session holds a few descriptors and one for every region. */
-static void raise_descriptor_limit(void)
+/* Each session holds a few descriptors and one for every file that its regions lie in. A quarter
+ * is kept for connections, so that regions cannot shut everybody else out. */
+static void raise_descriptor_limit(struct server *server)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    server->descriptors_max = UINT32_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return;
+    }
+    struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+    if (limit.rlim_cur < limit.rlim_max && setrlimit(RLIMIT_NOFILE, &raised) == 0) {
+        limit = raised;
+    }
+    if (limit.rlim_cur / 4 * 3 < UINT32_MAX) {
+        server->descriptors_max = (uint32_t)(limit.rlim_cur / 4 * 3);
     }
 }
 
@@ -286,7 +294,7 @@ int server_create(const struct settings *settings, struct log *log, struct serve
     server->began_ms = clock_ms();
     server->bytes_per_us = 4000.0; /* until copies were measured: a slow machine's 4 GB/s */
     queue_init(&server->finished);
-    raise_descriptor_limit();
+    raise_descriptor_limit(server);
     int status = server_init(server, error);
     if (status != ST_OK) {
         server_destroy(server);

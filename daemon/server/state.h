@@ -143,6 +143,7 @@ struct server {
     bool stopping;
     bool stopped;
     uint32_t stop_ticks;
+    uint32_t descriptors_max;         /* regions may use numbers below this; the rest is kept */
     struct server_session **sessions; /* by the core's number */
     uint32_t *session_free;
     uint32_t session_free_count;

@@ -339,6 +339,51 @@ START_TEST(a_punched_file)
     }
 END_TEST
 
+/* Regions of one file cost one descriptor, and a hole is found whichever of them were dropped. */
+START_TEST(a_punched_file_of_many_regions)
+    {
+        enum { REGIONS = 8 };
+        struct raw raw;
+        uint64_t bytes = raw_layout_bytes(LAYERS, PAGES);
+        ck_assert(raw_connect(&raw, kveikd.socket));
+        ck_assert(raw_hello(&raw, "puncher"));
+        ck_assert_int_eq(raw_space(&raw, LAYERS), 0);
+        int fd = raw_memfd(bytes * REGIONS);
+        uint32_t before = daemon_descriptors(&kveikd);
+        for (uint32_t i = 0; i < REGIONS; i++) {
+            ck_assert_int_eq(raw_export_at(&raw, fd, bytes * i, bytes), (int)i);
+        }
+        ck_assert_uint_eq(daemon_descriptors(&kveikd), before + 1);
+        ck_assert_int_eq(raw_layout(&raw, 0, LAYERS, PAGES), 0);
+        for (uint32_t i = 1; i < REGIONS; i++) {
+            struct msg answer;
+            struct msg drop = {
+                .request_id = 60 + i, .kind = MSG_DROP_MEMORY, .u.drop_memory.handle = i};
+            ck_assert(raw_call(&raw, &drop, &answer));
+            ck_assert_int_eq(answer.u.handle_reply.status, ST_OK);
+        }
+        struct msg drop = {.request_id = 59, .kind = MSG_DROP_LAYOUT};
+        struct msg answer;
+        ck_assert(raw_call(&raw, &drop, &answer));
+        ck_assert_int_eq(answer.u.handle_reply.status, ST_OK);
+        ck_assert_int_eq(raw_export_at(&raw, fd, bytes, bytes), 1);
+        drop = (struct msg){.request_id = 58, .kind = MSG_DROP_MEMORY};
+        ck_assert(raw_call(&raw, &drop, &answer)); /* the one that kept the descriptor */
+        ck_assert_int_eq(answer.u.handle_reply.status, ST_OK);
+        ck_assert_int_eq(raw_export_at(&raw, fd, 0, bytes), 0);
+        ck_assert_uint_eq(daemon_descriptors(&kveikd), before + 1);
+        ck_assert_int_eq(raw_layout(&raw, 0, LAYERS, PAGES), 0);
+        ck_assert_int_eq(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0);
+        uint8_t key[MSG_KEY_BYTES] = {9};
+        struct msg msg;
+        struct msg_push_run run;
+        raw_push(&msg, &run, 50, key);
+        ck_assert(raw_send(&raw, &msg, NULL, 0));
+        must_end(&raw, "a hole was punched");
+        (void)close(fd);
+    }
+END_TEST
+
 START_TEST(lies_about_pages_and_handles)
     {
         struct raw raw;
@@ -451,6 +496,7 @@ int main(void)
                                   a_file_that_can_shrink,
                                   a_sparse_file,
                                   a_punched_file,
+                                  a_punched_file_of_many_regions,
                                   lies_about_pages_and_handles,
                                   floods,
                                   too_many_descriptors,

@@ -184,9 +184,15 @@ int raw_memfd(size_t bytes)
 
 int raw_export(struct raw *raw, int memfd, uint64_t bytes)
 {
-    struct msg msg = {.request_id = 3,
-                      .kind = MSG_EXPORT_MEMORY,
-                      .u.export_memory = {.kind = MEMORY_MEMFD, .bytes = bytes}};
+    return raw_export_at(raw, memfd, 0, bytes);
+}
+
+int raw_export_at(struct raw *raw, int memfd, uint64_t offset, uint64_t bytes)
+{
+    struct msg msg = {
+        .request_id = 3,
+        .kind = MSG_EXPORT_MEMORY,
+        .u.export_memory = {.kind = MEMORY_MEMFD, .file_offset = offset, .bytes = bytes}};
     struct msg answer;
     if (!raw_send(raw, &msg, &memfd, 1) || !raw_receive(raw, &answer, CALL_MS) ||
         answer.kind != MSG_HANDLE_REPLY) {

@@ -47,6 +47,7 @@ int raw_memfd(size_t bytes);
 
 /* Exports a memfd (which stays the caller's); the handle, or -1. */
 int raw_export(struct raw *raw, int memfd, uint64_t bytes);
+int raw_export_at(struct raw *raw, int memfd, uint64_t offset, uint64_t bytes);
 
 /* Pages of 16 tokens of that space in region 0, plane after plane. The handle, or -1. */
 int raw_layout(struct raw *raw, uint32_t space, uint32_t layers, uint32_t pages);
