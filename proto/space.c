@@ -10,12 +10,14 @@ _Static_assert((int)SPACE_ID_BYTES == (int)DIGEST_BYTES, "a space's id is a SHA-
 
 uint32_t space_dtype_bytes(uint32_t dtype)
 {
-    switch (dtype) { /* NOLINT(bugprone-branch-clone): several dtypes are of one size */
+    switch (dtype) {
+/* NOLINTBEGIN(bugprone-branch-clone): several dtypes are of one size */
 #define X(name, number, bytes)                                                                     \
     case (number):                                                                                 \
         return (bytes);
         SPACE_DTYPE_TABLE(X)
 #undef X
+        /* NOLINTEND(bugprone-branch-clone) */
     default:
         return 0;
     }

@@ -162,8 +162,8 @@ static void export_process(struct server_session *session, const struct msg *msg
     session->regions[number].used = true;
     session->regions[number].kind = MEMORY_PROCESS;
     /* never dereferenced here: the address is of the engine's process */
-    session->copy_regions[number] =
-        (struct copy_region){.base = (char *)(uintptr_t)memory->address, .bytes = memory->bytes};
+    char *there = (char *)(uintptr_t)memory->address; /* NOLINT(performance-no-int-to-ptr) */
+    session->copy_regions[number] = (struct copy_region){.base = there, .bytes = memory->bytes};
     handle_reply(session, msg->request_id, ST_OK, NULL, number);
 }
 
@@ -321,7 +321,7 @@ void session_register_layout(struct server_session *session, const struct msg *m
 {
     const struct msg_register_layout *request = &msg->u.register_layout;
     struct error error = {0};
-    struct layout layout;
+    struct layout layout = {0};
     uint32_t number = layout_take(session);
     int status = number == NO_HANDLE
                      ? error_set(&error, ST_LIMIT, "too many layouts in this session")
@@ -381,7 +381,8 @@ static void probe_layout(struct layout *layout, struct layout_plane *plane,
 }
 
 static int probe_copy(struct server_session *session, const struct msg_probe *probe,
-                      uint64_t offset, bool push, char *buffer)
+                      uint64_t offset, bool push,
+                      char *buffer) /* NOLINT(readability-non-const-parameter): pulled into */
 {
     struct layout layout;
     struct layout_plane plane;
