@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -435,6 +436,73 @@ START_TEST(floods)
     }
 END_TEST
 
+static uint64_t daemon_cpu_ms(const struct daemon *daemon)
+{
+    clockid_t clock = 0;
+    struct timespec used = {0};
+    ck_assert_int_eq(clock_getcpuclockid(daemon->pid, &clock), 0);
+    ck_assert_int_eq(clock_gettime(clock, &used), 0);
+    return (uint64_t)used.tv_sec * 1000u + (uint64_t)used.tv_nsec / 1000000u;
+}
+
+/* Out of descriptors the daemon waits, it does not spin; and it goes on when there are some. */
+START_TEST(no_descriptor_for_a_connection)
+    {
+        enum { MORE = 8 };
+        struct raw raws[MORE];
+        struct rlimit before;
+        rlim_t now = daemon_descriptors(&kveikd) + 2;
+        struct rlimit few = {.rlim_cur = now, .rlim_max = now};
+        ck_assert_int_eq(prlimit(kveikd.pid, RLIMIT_NOFILE, NULL, &before), 0);
+        few.rlim_max = before.rlim_max;
+        ck_assert_int_eq(prlimit(kveikd.pid, RLIMIT_NOFILE, &few, NULL), 0);
+        for (int i = 0; i < MORE; i++) {
+            ck_assert(raw_connect(&raws[i], kveikd.socket));
+        }
+        uint64_t used_ms = daemon_cpu_ms(&kveikd);
+        struct timespec moment = {.tv_nsec = 400000000};
+        (void)nanosleep(&moment, NULL);
+        ck_assert_uint_lt(daemon_cpu_ms(&kveikd) - used_ms, 100);
+        ck_assert_int_eq(prlimit(kveikd.pid, RLIMIT_NOFILE, &before, NULL), 0);
+        for (int i = 0; i < MORE; i++) {
+            raw_close(&raws[i]);
+        }
+        struct raw raw;
+        hostile_open(&raw);
+        raw_close(&raw);
+    }
+END_TEST
+
+/* Regions of many files use up the descriptors: others still get in. */
+START_TEST(descriptors_are_kept_for_others)
+    {
+        struct daemon small;
+        struct raw raw;
+        struct raw late;
+        struct rlimit few = {.rlim_cur = 96, .rlim_max = 96};
+        static const char *const arguments[] = {"--cpu-bytes", "4MiB", NULL};
+        daemon_init(&small);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+        ck_assert(daemon_start(&small, arguments));
+        ck_assert(raw_connect(&raw, small.socket));
+        ck_assert(raw_hello(&raw, "greedy"));
+        int exported = 0;
+        for (int i = 0; i < 100; i++) {
+            int fd = raw_memfd(4096);
+            exported += raw_export(&raw, fd, 4096) >= 0;
+            (void)close(fd);
+        }
+        ck_assert_int_gt(exported, 20);
+        ck_assert_int_lt(exported, 80);
+        ck_assert(raw_connect(&late, small.socket));
+        ck_assert(raw_hello(&late, "late"));
+        raw_close(&late);
+        raw_close(&raw);
+        ck_assert_int_eq(daemon_stop(&small), 0);
+        daemon_finish(&small);
+    }
+END_TEST
+
 START_TEST(too_many_descriptors)
     {
         struct raw raw;
@@ -499,6 +567,8 @@ int main(void)
                                   a_punched_file_of_many_regions,
                                   lies_about_pages_and_handles,
                                   floods,
+                                  no_descriptor_for_a_connection,
+                                  descriptors_are_kept_for_others,
                                   too_many_descriptors,
                                   several_hundred_sessions};
     struct check_suite suite = {.name = "hostile",
