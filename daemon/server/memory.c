@@ -332,7 +332,7 @@ void session_register_layout(struct server_session *session, const struct msg *m
         planes = heap_alloc(request->plane_count * sizeof *planes);
         status = planes != NULL ? ST_OK : error_set(&error, ST_NO_MEMORY, "layout: out of memory");
     }
-    if (status != ST_OK || planes == NULL) {
+    if (status != ST_OK || planes == NULL || layout.planes == NULL) {
         handle_reply(session, msg->request_id, status, error.text, 0);
         return;
     }
