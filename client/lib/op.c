@@ -91,7 +91,9 @@ struct op *op_create(struct kveik_client *client, enum msg_kind request, bool in
             return NULL;
         }
     }
-    struct op *op = CONTAINER_OF(queue_pop_front(&client->free), struct op, ready);
+    struct queue *item = queue_pop_front(&client->free);
+    KVEIK_ASSERT(item != NULL);
+    struct op *op = CONTAINER_OF(item, struct op, ready);
     KVEIK_ASSERT(op->id == 0);
     uint32_t slot = op->slot;
     (void)memset(op, 0, sizeof *op);
