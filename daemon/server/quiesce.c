@@ -11,47 +11,68 @@
 struct waiter {
     struct queue link;
     uint64_t request_id;
-    uint64_t sequence; /* requests that came later do not count */
     uint32_t layout;
     bool drop;
-    uint32_t page_count; /* 0: all pages */
-    uint32_t pages[];
+    uint32_t blocker_count;
+    uint32_t blockers[]; /* numbers of the requests that it waits for */
 };
 
-static bool touches(const struct server_request *request, const struct server_layout *layout,
-                    const struct waiter *waiter)
+enum { PAGES_SPAN_MAX = 1 << 26 };
+
+/* The pages that are wanted back, as one bit each. Requests and pages may be many: nothing here may
+ * cost the product of both. */
+struct wanted {
+    const struct server_layout *layout;
+    bool all;
+    uint32_t low;
+    uint32_t span;
+    uint8_t *bits;
+};
+
+static int wanted_init(struct wanted *wanted, const struct server_layout *layout,
+                       const struct msg_quiesce *quiesce)
 {
-    if (request->sequence > waiter->sequence) {
-        return false;
+    uint32_t count = quiesce != NULL && quiesce->pages != NULL ? quiesce->page_count : 0;
+    *wanted = (struct wanted){.layout = layout, .all = count == 0, .low = UINT32_MAX};
+    uint32_t high = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        wanted->low = quiesce->pages[i] < wanted->low ? quiesce->pages[i] : wanted->low;
+        high = quiesce->pages[i] > high ? quiesce->pages[i] : high;
     }
+    if (wanted->all || high - wanted->low >= PAGES_SPAN_MAX) {
+        wanted->all = true; /* too far apart for bits: more is cancelled than need be */
+        return ST_OK;
+    }
+    wanted->span = high - wanted->low + 1;
+    wanted->bits = heap_calloc(wanted->span / 8 + 1, 1);
+    if (wanted->bits == NULL) {
+        return ST_NO_MEMORY;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t bit = quiesce->pages[i] - wanted->low;
+        wanted->bits[bit / 8] |= (uint8_t)(1u << bit % 8);
+    }
+    return ST_OK;
+}
+
+static bool touches(const struct server_request *request, const struct wanted *wanted)
+{
     for (uint32_t r = 0; r < request->run_count; r++) {
         const struct server_run *run = &request->runs[r];
-        if (run->layout != layout) {
+        if (run->layout != wanted->layout) {
             continue;
         }
-        if (waiter->page_count == 0) {
+        if (wanted->all) {
             return true;
         }
         for (uint32_t i = 0; i < run->page_count; i++) {
-            for (uint32_t p = 0; p < waiter->page_count; p++) {
-                if (run->pages[i] == waiter->pages[p]) {
-                    return true;
-                }
+            uint32_t bit = run->pages[i] - wanted->low; /* wraps below: not in the span either */
+            if (bit < wanted->span && (wanted->bits[bit / 8] >> bit % 8 & 1) != 0) {
+                return true;
             }
         }
     }
     return false;
-}
-
-static bool quiet(const struct server_session *session, const struct waiter *waiter)
-{
-    const struct server_layout *layout = &session->layouts[waiter->layout];
-    queue_foreach (item, &session->requests) {
-        if (touches(CONTAINER_OF(item, struct server_request, link), layout, waiter)) {
-            return false;
-        }
-    }
-    return true;
 }
 
 static void answer(struct server_session *session, struct waiter *waiter)
@@ -71,11 +92,17 @@ static void answer(struct server_session *session, struct waiter *waiter)
     heap_free(waiter);
 }
 
-void session_wake_waiters(struct server_session *session)
+void session_wake_waiters(struct server_session *session, uint32_t request)
 {
     queue_foreach_safe (item, &session->waiters) {
         struct waiter *waiter = CONTAINER_OF(item, struct waiter, link);
-        if (quiet(session, waiter)) {
+        for (uint32_t i = 0; i < waiter->blocker_count; i++) {
+            if (waiter->blockers[i] == request) {
+                waiter->blockers[i] = waiter->blockers[--waiter->blocker_count];
+                break;
+            }
+        }
+        if (waiter->blocker_count == 0) {
             answer(session, waiter);
         }
     }
@@ -88,42 +115,49 @@ void session_free_waiters(struct server_session *session)
     }
 }
 
-/* Cancels what is in the way. Cancelling may end requests, which wakes this waiter too. */
-static void cancel_touching(struct server_session *session, const struct server_layout *layout,
-                            const struct waiter *waiter)
+/* Notes what is in the way, and cancels it. Requests that come later do not count. */
+static void find_blockers(struct server_session *session, const struct wanted *wanted,
+                          struct waiter *waiter)
 {
     queue_foreach (item, &session->requests) {
         struct server_request *request = CONTAINER_OF(item, struct server_request, link);
-        if (touches(request, layout, waiter) && request->copying) {
-            copy_cancel(&request->job);
+        if (touches(request, wanted)) {
+            waiter->blockers[waiter->blocker_count++] = request->number;
+            if (request->copying) {
+                copy_cancel(&request->job);
+            }
         }
     }
 }
 
 static void wait_for(struct server_session *session, const struct msg *msg, uint32_t layout,
-                     const struct msg_quiesce *pages)
+                     const struct msg_quiesce *quiesce)
 {
-    uint32_t page_count = pages != NULL && pages->pages != NULL ? pages->page_count : 0;
-    struct waiter *waiter = session->waiter_count >= session->server->settings->session_requests_max
-                                ? NULL
-                                : heap_alloc(sizeof *waiter + page_count * sizeof waiter->pages[0]);
+    if (session->waiter_count >= session->server->settings->session_requests_max) {
+        session_refuse(session, msg, ST_LIMIT, "too many quiesces and drops wait in this session");
+        return;
+    }
+    struct wanted wanted;
+    struct waiter *waiter = NULL;
+    if (wanted_init(&wanted, &session->layouts[layout], quiesce) == ST_OK) {
+        waiter =
+            heap_alloc(sizeof *waiter + session->request_count * sizeof waiter->blockers[0]);
+    }
     if (waiter == NULL) {
+        heap_free(wanted.bits);
         session_refuse(session, msg, ST_NO_MEMORY, "quiesce: the daemon is out of memory");
         return;
     }
-    *waiter = (struct waiter){.request_id = msg->request_id,
-                              .sequence = session->sequence,
-                              .layout = layout,
-                              .drop = msg->kind == MSG_DROP_LAYOUT,
-                              .page_count = page_count};
-    if (page_count > 0) {
-        (void)memcpy(waiter->pages, pages->pages, page_count * sizeof waiter->pages[0]);
-    }
+    *waiter = (struct waiter){
+        .request_id = msg->request_id, .layout = layout, .drop = msg->kind == MSG_DROP_LAYOUT};
     queue_push_back(&session->waiters, &waiter->link);
     session->waiter_count++;
     session->layouts[layout].dropping = session->layouts[layout].dropping || waiter->drop;
-    cancel_touching(session, &session->layouts[layout], waiter);
-    session_wake_waiters(session);
+    find_blockers(session, &wanted, waiter);
+    heap_free(wanted.bits);
+    if (waiter->blocker_count == 0) {
+        answer(session, waiter);
+    }
 }
 
 void session_quiesce(struct server_session *session, const struct msg *msg)

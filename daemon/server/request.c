@@ -50,8 +50,7 @@ struct server_request *request_take(struct server_session *session, uint64_t req
     struct server_request *request = &server->requests[number];
     *request = (struct server_request){.number = number,
                                        .session = session,
-                                       .request_id = request_id,
-                                       .sequence = ++session->sequence};
+                                       .request_id = request_id};
     queue_push_back(&session->requests, &request->link);
     session->request_count++;
     return request;
@@ -70,10 +69,17 @@ void request_free(struct server_request *request)
     heap_free(request->statuses);
     request->session = NULL;
     server->request_free[server->request_free_count++] = request->number;
-    session_wake_waiters(session);
+    session_wake_waiters(session, request->number);
 }
 
 /* ---- checks against the session's geometry --------------------------------------------------- */
+
+static uint64_t pages_needed(const struct server_layout *layout, uint32_t page_token,
+                             uint64_t tokens)
+{
+    uint32_t page_tokens = layout->layout.page_tokens;
+    return (page_token + tokens + page_tokens - 1) / page_tokens;
+}
 
 static const char *check_pages(const struct server_layout *layout, const uint32_t *pages,
                                uint32_t page_count, uint32_t page_token, uint64_t tokens)
@@ -82,7 +88,7 @@ static const char *check_pages(const struct server_layout *layout, const uint32_
     if (page_token >= page_tokens) {
         return "page_token lies behind the first page";
     }
-    if ((page_token + tokens + page_tokens - 1) / page_tokens > page_count) {
+    if (pages_needed(layout, page_token, tokens) > page_count) {
         return "fewer pages than the tokens need";
     }
     for (uint32_t i = 0; i < page_count; i++) {
@@ -142,6 +148,7 @@ static int push_run(struct server_request *request, const struct msg_push_run *r
         return error_set(error, ST_INVALID, "push: opaque pages of %u tokens do not fill blocks",
                          out->layout->layout.page_tokens);
     }
+    out->page_count = (uint32_t)pages_needed(out->layout, run->page_token, run->token_count);
     out->page_token = run->page_token;
     out->status_tokens = block_tokens;
     *event = (struct core_push_run){.keys = run->keys,
@@ -175,10 +182,9 @@ static int push_fill(struct server_request *request, const struct msg_push *push
             return error_set(error, ST_INVALID,
                              "push: all runs must be of one space and one way of memory");
         }
-        (void)memcpy(to, run->pages, run->page_count * sizeof *to);
+        (void)memcpy(to, run->pages, out->page_count * sizeof *to);
         out->pages = to;
-        out->page_count = run->page_count;
-        to += run->page_count;
+        to += out->page_count;
         out->first_status = statuses;
         statuses += run->block_count;
     }
@@ -239,6 +245,7 @@ static int pull_run(struct server_request *request, const struct msg_pull_run *r
                          "pull: opaque pages of %u tokens need keys of whole pages (key_grains)",
                          layout->page_tokens);
     }
+    out->page_count = (uint32_t)pages_needed(out->layout, run->page_token, tokens);
     out->page_token = run->page_token;
     *event = (struct core_pull_run){.want = {.group = out->layout->group,
                                              .ranges = {.layer_begin = layout->layer_begin,
@@ -276,10 +283,9 @@ static int pull_fill(struct server_request *request, const struct msg_pull *pull
             return error_set(error, ST_INVALID,
                              "pull: all runs must be of one space and one way of memory");
         }
-        (void)memcpy(to, run->pages, run->page_count * sizeof *to);
+        (void)memcpy(to, run->pages, out->page_count * sizeof *to);
         out->pages = to;
-        out->page_count = run->page_count;
-        to += run->page_count;
+        to += out->page_count;
         out->first_status = statuses;
         statuses += run->key_count;
     }

@@ -72,7 +72,6 @@ struct server_session {
     struct queue requests; /* server_request.link */
     struct queue waiters;  /* quiesce, drop */
     uint32_t waiter_count;
-    uint64_t sequence;                /* of requests, to order quiesce after them */
     struct copy_memory memory;        /* mapped regions */
     struct copy_memory remote;        /* regions in the engine's process */
     uint32_t region_high;             /* one above the highest number ever used */
@@ -89,7 +88,6 @@ struct server_request {
     struct server_session *session;
     struct queue link;
     uint64_t request_id;
-    uint64_t sequence;
     bool push;
     bool copying;
     uint64_t deadline_ms;
@@ -107,7 +105,7 @@ struct server_request {
 struct server_run {
     struct server_layout *layout;
     const uint32_t *pages;
-    uint32_t page_count;
+    uint32_t page_count; /* that copies may touch; the client may have named more */
     uint32_t page_token;
     uint32_t first_status;  /* of this run among the request's statuses */
     uint32_t status_tokens; /* tokens a status stands for */
@@ -222,8 +220,8 @@ void request_reply(struct server_request *request, const struct core_action *act
 void session_quiesce(struct server_session *session, const struct msg *msg);
 void session_drop_layout(struct server_session *session, const struct msg *msg);
 
-/* Answers the waiters whose pages no request touches any more. */
-void session_wake_waiters(struct server_session *session);
+/* Answers the waiters that waited for this request and now for none. */
+void session_wake_waiters(struct server_session *session, uint32_t request);
 void session_free_waiters(struct server_session *session);
 
 /* ---- status.c -------------------------------------------------------------------------------- */
