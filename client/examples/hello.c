@@ -6,7 +6,7 @@
 
 #include <kveik/kveik.h>
 
-enum { PAGES = 8, TOKENS = 64, ROW = 4 * 64 * 2 /* 4 heads of 64 bf16 */, PLANE = PAGES * 16 * ROW };
+enum { PAGES = 8, TOKENS = 64, ROW = 4 * 64 * 2, PLANE = PAGES * 16 * ROW }; /* 4 heads of 64 */
 
 static struct kveik_error error; /* of the first call that fails; the rest is skipped */
 static kveik_client *client;
