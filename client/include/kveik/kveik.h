@@ -199,28 +199,32 @@ struct kveik_memory_options {
     size_t size;
     uint32_t mode;   /* enum kveik_memory_mode */
     int memfd;       /* with SHARED: the file that is mapped at `address`; ignored elsewhere. It
-                        stays the caller's. 0: unknown */
+                        stays the caller's, and is sealed against shrinking and growing if it is not
+                        yet. 0: unknown */
     uint64_t memfd_offset; /* of `address` in that file */
     bool small_pages;      /* do not ask for huge pages */
 };
 #define KVEIK_MEMORY_OPTIONS_INIT {.size = sizeof(struct kveik_memory_options)}
 
 /* Fresh zeroed memory that can be exported without a copy: a sealed memfd, huge pages asked for.
- * Freed by kveik_memory_free(), which also ends its exports. */
+ * Freed by kveik_memory_free(), which also ends its exports; what is not freed before kveik_close()
+ * stays mapped until the process ends. */
 KVEIK_API int kveik_memory_allocate(kveik_client *client, size_t bytes, void **address_out,
                                     struct kveik_error *error);
 KVEIK_API void kveik_memory_free(kveik_client *client, void *address);
 
 /* Exports [address, address + bytes). Call it while no other thread writes there (ADOPT replaces
- * the pages; the whole pages at both ends are adopted with it). The memory must stay mapped until
+ * the pages; the whole pages at both ends are adopted with it; a child forked later shares them with
+ * its parent instead of having a copy). The memory must stay mapped until
  * kveik_memory_drop() or kveik_close() has returned. mode_out (may be NULL): the way that was
  * taken. */
 KVEIK_API int kveik_memory_export(kveik_client *client, void *address, size_t bytes,
                                   const struct kveik_memory_options *options, uint32_t *region_out,
                                   uint32_t *mode_out, struct kveik_error *error);
 
-/* Returns when no copy touches the region any more. Adopted memory keeps its contents and stays
- * usable. */
+/* Returns when no copy touches the region any more; layouts that lie in it are dropped with it.
+ * KVEIK_E_STUCK: not within timeout_ms, and the region is still registered. Adopted memory keeps its
+ * contents and stays usable. */
 KVEIK_API int kveik_memory_drop(kveik_client *client, uint32_t region, uint32_t timeout_ms,
                                 struct kveik_error *error);
 
@@ -238,8 +242,8 @@ struct kveik_plane {
 };
 
 /* The engine's own indexing, for the self-test: write, or compare, `bytes` bytes of the element
- * run (all elements of one head and token; opaque: the whole page) of one plane. `check` returns 0
- * when they are equal. Called only during kveik_layout_register(), on its thread. */
+ * run (all elements of one head and token; opaque: the whole page) of one plane. `layer` and `head`
+ * count from 0 within the layout, as in `planes`. `check` returns 0 when they are equal. Called only during kveik_layout_register(), on its thread. */
 typedef void (*kveik_fill_cb)(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
                               uint32_t token, uint32_t head, const void *data, size_t bytes);
 typedef int (*kveik_check_cb)(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
@@ -448,8 +452,8 @@ KVEIK_API int kveik_cancel(kveik_client *client, uint64_t op);
  * whole life, over reconnects. For epoll, poll, libuv, asyncio. Do not read or close it. */
 KVEIK_API int kveik_event_fd(kveik_client *client);
 
-/* Blocking conveniences: submit and wait. completion_out (may be NULL for release and quiesce) is
- * finished by the caller. */
+/* Blocking conveniences: submit and wait. completion_out is filled on every way out and finished by
+ * the caller. kveik_quiesce() returns KVEIK_E_STUCK when timeout_ms passed first. */
 KVEIK_API int kveik_push(kveik_client *client, const struct kveik_push *push,
                          struct kveik_completion *completion_out);
 KVEIK_API int kveik_lookup(kveik_client *client, const struct kveik_lookup *lookup,
