@@ -2,6 +2,7 @@
 #include "tests/lib/fake_daemon.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -230,7 +231,7 @@ struct fake_daemon *fake_daemon_start(const char *path)
 {
     struct fake_daemon *daemon = calloc(1, sizeof *daemon);
     KVEIK_ASSERT(daemon != NULL && strlen(path) < sizeof daemon->path);
-    (void)strcpy(daemon->path, path);
+    (void)snprintf(daemon->path, sizeof daemon->path, "%s", path);
     daemon->memory_kinds = UINT32_MAX;
     daemon->requests_max = 1024;
     KVEIK_ASSERT(getrandom(daemon->boot_id, sizeof daemon->boot_id, 0) ==
@@ -243,7 +244,7 @@ struct fake_daemon *fake_daemon_start(const char *path)
     daemon->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     daemon->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    (void)strcpy(address.sun_path, path);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     (void)unlink(path);
     int good = bind(daemon->listener, (const struct sockaddr *)&address, sizeof address);
     KVEIK_ASSERT(good == 0 && listen(daemon->listener, 64) == 0);
