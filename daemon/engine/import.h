@@ -4,9 +4,8 @@
  * pages would be charged to us), a range outside it.
  *
  * Several regions may lie in one file (adopted tensors). A descriptor is kept for each file, by one
- * of its imports, to see whether somebody punched holes since. Not thread-safe;
- * import_populate() may run on a
- * worker meanwhile.
+ * of its imports, to see whether somebody punched holes since. Not thread-safe; import_populate()
+ * may run on a worker meanwhile.
  */
 #ifndef KVEIK_ENGINE_IMPORT_H
 #define KVEIK_ENGINE_IMPORT_H

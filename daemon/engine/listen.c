@@ -48,6 +48,9 @@ static int path_clear(const struct sockaddr_un *address, struct error *error)
     if (connected == 0 || cause == EAGAIN) {
         return error_set(error, ST_BUSY, "another daemon answers at %s", address->sun_path);
     }
+    if (cause != ECONNREFUSED && cause != ENOENT) { /* nothing says that it is stale */
+        return error_errno(error, ST_IO, cause, "connect to %s", address->sun_path);
+    }
     (void)unlink(address->sun_path);
     return ST_OK;
 }
@@ -110,7 +113,10 @@ void engine_peer_read(struct engine_peer *peer_out, int socket)
     bytes = sizeof pidfd;
     if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &bytes) == 0) {
         peer_out->pidfd = pidfd; /* names the very process, even if its number was reused since */
-    } else if (cred.pid > 0) {
+    } else if (errno == ENOPROTOOPT && cred.pid > 0) { /* an older kernel */
         peer_out->pidfd = (int)syscall(SYS_pidfd_open, cred.pid, 0);
+    }
+    if (peer_out->pidfd < 0) {
+        peer_out->pid = 0; /* it could not be told from a process that takes its number */
     }
 }

@@ -12,7 +12,8 @@
  * open, and no file of ours. */
 int engine_listen(const char *path, uint32_t mode, int *listener_out, struct error *error);
 
-/* Credentials and pidfd, as the kernel gives them; zeros and -1 for what it does not. */
+/* Credentials and pidfd, as the kernel gives them; zeros and -1 for what it does not. A peer whose
+ * process is gone already has no pid: its number may be another's by now. */
 void engine_peer_read(struct engine_peer *peer_out, int socket);
 
 #endif

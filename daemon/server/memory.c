@@ -1,5 +1,6 @@
 /* What a session exported: regions and layouts. */
 #include <string.h>
+#include <unistd.h>
 
 #include "base/heap.h"
 #include "daemon/server/state.h"
@@ -148,10 +149,20 @@ static void export_memfd(struct server_session *session, const struct msg *msg, 
 static void export_process(struct server_session *session, const struct msg *msg, uint32_t number)
 {
     const struct msg_export_memory *memory = &msg->u.export_memory;
-    if (engine_conn_peer(session->conn)->pid <= 0) {
+    const struct engine_peer *peer = engine_conn_peer(session->conn);
+    if (peer->pid <= 0 || peer->pidfd < 0) {
         handle_reply(session, msg->request_id, ST_UNSUPPORTED,
                      "cross-memory copies need a common pid namespace: the peer's pid is not "
                      "visible here",
+                     0);
+        return;
+    }
+    /* The kernel asks whether we may, never whether the peer may: a privileged daemon could be made
+     * to read a process that became another user's by exec, while a child speaks for it. */
+    if (peer->uid != getuid()) {
+        handle_reply(session, msg->request_id, ST_UNSUPPORTED,
+                     "cross-memory copies are for processes of the daemon's own user: allocate or "
+                     "share the memory instead",
                      0);
         return;
     }
@@ -213,6 +224,10 @@ void session_drop_memory(struct server_session *session, const struct msg *msg)
     if (region_in_use(session, number)) {
         handle_reply(session, msg->request_id, ST_INVALID,
                      "a layout still uses the region: drop the layout first", 0);
+        return;
+    }
+    if (session->regions[number].probes > 0) {
+        handle_reply(session, msg->request_id, ST_BUSY, "a probe of the region is under way", 0);
         return;
     }
     /* without a layout nothing can copy there */
@@ -357,75 +372,4 @@ void session_free_memory(struct server_session *session)
     for (uint32_t i = 0; i < session->region_high; i++) {
         import_finish(&session->regions[i].import);
     }
-}
-
-/* ---- the probe ------------------------------------------------------------------------------- */
-
-/* One opaque page of `bytes` at an offset of a region, as a layout. */
-static void probe_layout(struct layout *layout, struct layout_plane *plane,
-                         const struct msg_probe *probe, uint64_t offset)
-{
-    *plane = (struct layout_plane){.region = probe->region,
-                                   .offset = offset,
-                                   .page_stride = probe->bytes,
-                                   .element_stride = 1};
-    *layout = (struct layout){.page_tokens = GRAIN_TOKENS,
-                              .page_count = 1,
-                              .layer_count = 1,
-                              .head_count = 1,
-                              .kind_count = 1,
-                              .element_bytes = 1,
-                              .opaque = true,
-                              .kind_elements = {probe->bytes},
-                              .planes = plane};
-}
-
-static int probe_copy(struct server_session *session, const struct msg_probe *probe,
-                      uint64_t offset, bool push,
-                      char *buffer) /* NOLINT(readability-non-const-parameter): pulled into */
-{
-    struct layout layout;
-    struct layout_plane plane;
-    struct stored_form form;
-    probe_layout(&layout, &plane, probe, offset);
-    if (stored_form_of(&layout, 1, &form, NULL) != ST_OK) {
-        return ST_INVALID;
-    }
-    static const uint32_t page = 0;
-    struct copy_item item = {.layout = &layout,
-                             .form = &form,
-                             .part = buffer,
-                             .pages = &page,
-                             .tokens = GRAIN_TOKENS,
-                             .layer_count = 1,
-                             .head_count = 1};
-    struct copy_memory memory =
-        session->regions[probe->region].kind == MEMORY_PROCESS ? session->remote : session->memory;
-    struct copy_job job = {
-        .push = push, .memory = &memory, .items = &item, .item_count = 1, .owner = session};
-    return copy_run(session->server->copies, &job);
-}
-
-void session_probe(struct server_session *session, const struct msg *msg)
-{
-    const struct msg_probe *probe = &msg->u.probe;
-    int status = ST_UNKNOWN_ID;
-    const char *text = "probe: no such region in this session";
-    if (probe->region < SESSION_REGIONS_MAX && session->regions[probe->region].used) {
-        uint64_t bytes = session->copy_regions[probe->region].bytes;
-        status = ST_INVALID;
-        text = "probe: outside the region";
-        if (probe->offset_from <= bytes && probe->bytes <= bytes - probe->offset_from &&
-            probe->offset_to <= bytes && probe->bytes <= bytes - probe->offset_to) {
-            char buffer[MSG_PROBE_BYTES_MAX + 64];
-            status = probe_copy(session, probe, probe->offset_from, true, buffer);
-            status = status != ST_OK ? status
-                                     : probe_copy(session, probe, probe->offset_to, false, buffer);
-            text = status_text(status);
-        }
-    }
-    struct msg reply = {.request_id = msg->request_id,
-                        .kind = MSG_COMPLETION,
-                        .u.completion = {.status = status, .text = status == ST_OK ? "" : text}};
-    engine_send(session->conn, &reply);
 }

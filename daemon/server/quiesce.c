@@ -140,8 +140,7 @@ static void wait_for(struct server_session *session, const struct msg *msg, uint
     struct wanted wanted;
     struct waiter *waiter = NULL;
     if (wanted_init(&wanted, &session->layouts[layout], quiesce) == ST_OK) {
-        waiter =
-            heap_alloc(sizeof *waiter + session->request_count * sizeof waiter->blockers[0]);
+        waiter = heap_alloc(sizeof *waiter + session->request_count * sizeof waiter->blockers[0]);
     }
     if (waiter == NULL) {
         heap_free(wanted.bits);

@@ -48,9 +48,8 @@ struct server_request *request_take(struct server_session *session, uint64_t req
     }
     uint32_t number = server->request_free[--server->request_free_count];
     struct server_request *request = &server->requests[number];
-    *request = (struct server_request){.number = number,
-                                       .session = session,
-                                       .request_id = request_id};
+    *request =
+        (struct server_request){.number = number, .session = session, .request_id = request_id};
     queue_push_back(&session->requests, &request->link);
     session->request_count++;
     return request;

@@ -277,7 +277,7 @@ void server_on_ended(void *ctx, struct engine_conn *conn)
 
 void session_try_free(struct server_session *session)
 {
-    if (!session->core_closed || session->populating > 0) {
+    if (!session->core_closed || session->populating > 0 || session->probing > 0) {
         return;
     }
     struct server *server = session->server;

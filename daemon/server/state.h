@@ -26,6 +26,7 @@ enum {
     SESSION_REGIONS_MAX = 1024,
     SESSION_LAYOUTS_MAX = 256,
     SESSION_SPACES_MAX = 32,
+    SESSION_PROBES_MAX = 16,
     LAYOUT_SHAPES_MAX = 8, /* block sizes pushed from one layout */
     DEADLINE_DEFAULT_MS = 10000,
     STOP_TICK_MS = 20,
@@ -36,7 +37,8 @@ enum {
 
 struct server_region {
     bool used;
-    uint32_t kind; /* enum memory_kind */
+    uint32_t kind;   /* enum memory_kind */
+    uint32_t probes; /* on workers */
     struct import import;
 };
 
@@ -68,6 +70,7 @@ struct server_session {
     bool closing;
     bool core_closed;
     uint32_t populating; /* regions that a worker enters into our page tables */
+    uint32_t probing;    /* regions that a worker probes */
     uint32_t request_count;
     struct queue requests; /* server_request.link */
     struct queue waiters;  /* quiesce, drop */
@@ -186,12 +189,15 @@ void session_export_memory(struct server_session *session, const struct msg *msg
 void session_drop_memory(struct server_session *session, const struct msg *msg);
 void session_register_layout(struct server_session *session, const struct msg *msg);
 void session_free_memory(struct server_session *session);
-void session_probe(struct server_session *session, const struct msg *msg);
 void layout_free(struct server_layout *layout);
 struct server_layout *session_layout(struct server_session *session, uint32_t handle);
 
 /* True when a region of the session was punched since it was exported; then the session ends. */
 bool session_punched(struct server_session *session);
+
+/* ---- probe.c --------------------------------------------------------------------------------- */
+
+void session_probe(struct server_session *session, const struct msg *msg);
 
 /* ---- shape.c --------------------------------------------------------------------------------- */
 
