@@ -1,4 +1,6 @@
 /* What lies where in this process, from /proc/self/maps. */
+#include "client/lib/maps.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +13,6 @@
 
 #include "base/fault.h"
 #include "base/heap.h"
-#include "client/lib/client.h"
 
 enum { READ_BYTES = 64 * 1024, SEGMENTS_FIRST = 16 };
 
