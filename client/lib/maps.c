@@ -1,4 +1,6 @@
 /* What lies where in this process, from /proc/self/maps. */
+#include "client/lib/maps.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,10 +13,17 @@
 
 #include "base/fault.h"
 #include "base/heap.h"
+<<<<<<< HEAD
 #include "base/size.h"
 #include "client/lib/client.h"
+    == == ==
+    =
+>>>>>>> client
 
-enum { READ_BYTES = 64 * 1024, SEGMENTS_FIRST = 16 };
+        enum {
+            READ_BYTES = 64 * 1024,
+            SEGMENTS_FIRST = 16
+        };
 
 /* The whole file: it is of one piece only if it is read while nothing is mapped, so lines may be of
  * different moments; a range that nobody else maps or unmaps is right all the same. */

@@ -50,7 +50,7 @@ static int grow(struct kveik_client *client)
     if (count == client->op_count) {
         return ST_BUSY;
     }
-    struct op **ops = heap_realloc(client->ops, count * sizeof *ops);
+    struct op **ops = heap_realloc(client->ops, count * sizeof(struct op *)); /* NOLINT */
     if (ops == NULL) {
         return ST_NO_MEMORY;
     }
