@@ -70,11 +70,7 @@ char *clean_text(struct encoder *encoder, const char *text)
     }
     for (size_t i = 0; i < length; i++) {
         copy[i] = text[i];
-<<<<<<< HEAD
-        if (is_control(text[i])) {
-=======
         if (is_control(copy[i])) {
->>>>>>> client
             copy[i] = '?';
         }
     }

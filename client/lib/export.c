@@ -279,11 +279,7 @@ static int export_memory(struct kveik_client *client, const struct wish *wish, u
     return status;
 }
 
-<<<<<<< HEAD
-/* NOLINTNEXTLINE(readability-function-size): the public interface has these parameters */
-=======
 /* NOLINTNEXTLINE(readability-function-size): the public signature */
->>>>>>> client
 int kveik_memory_export(kveik_client *client, void *address, size_t bytes,
                         const struct kveik_memory_options *options, uint32_t *region_out,
                         uint32_t *mode_out, struct kveik_error *error_out)

@@ -114,11 +114,7 @@ static void add_extras(struct digest *digest, const struct kveik_extra *extras, 
     }
 }
 
-<<<<<<< HEAD
-/* NOLINTNEXTLINE(readability-function-size): the public interface has these parameters */
-=======
 /* NOLINTNEXTLINE(readability-function-size): the public signature */
->>>>>>> client
 int kveik_hasher_tokens(kveik_hasher *hasher, const uint8_t *parent, const uint32_t *tokens,
                         size_t token_count, const struct kveik_extra *extras, size_t extra_count,
                         uint8_t *keys_out)

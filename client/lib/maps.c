@@ -13,17 +13,8 @@
 
 #include "base/fault.h"
 #include "base/heap.h"
-<<<<<<< HEAD
-#include "base/size.h"
-#include "client/lib/client.h"
-    == == ==
-    =
->>>>>>> client
 
-        enum {
-            READ_BYTES = 64 * 1024,
-            SEGMENTS_FIRST = 16
-        };
+enum { READ_BYTES = 64 * 1024, SEGMENTS_FIRST = 16 };
 
 /* The whole file: it is of one piece only if it is read while nothing is mapped, so lines may be of
  * different moments; a range that nobody else maps or unmaps is right all the same. */
@@ -64,11 +55,9 @@ static char *read_all(struct error *error)
 }
 
 /* A hexadecimal or decimal number, and what follows it. */
-static uint64_t number(char **at, uint32_t base)
+static uint64_t number(char **at, int base)
 {
-    uint64_t value = 0;
-    const char *end = number_prefix(*at, base, &value);
-    *at += end != NULL ? end - *at : 0;
+    uint64_t value = strtoull(*at, at, base);
     if (**at != '\0') {
         (*at)++;
     }
@@ -175,10 +164,11 @@ int maps_find_descriptor(uint64_t device, uint64_t inode)
     int found = -1;
     struct dirent *entry = NULL;
     while (found < 0 && (entry = readdir(folder)) != NULL) { /* NOLINT(concurrency-mt-unsafe) */
-        uint64_t fd = 0;
+        char *end = NULL;
+        long fd = strtol(entry->d_name, &end, 10);
         struct stat info;
-        if (number_parse(entry->d_name, &fd, NULL) != ST_OK || fd > INT32_MAX ||
-            fstat((int)fd, &info) != 0 || info.st_dev != device || info.st_ino != inode) {
+        if (end == entry->d_name || fstat((int)fd, &info) != 0 || info.st_dev != device ||
+            info.st_ino != inode) {
             continue;
         }
         found = fcntl((int)fd, F_DUPFD_CLOEXEC, 0);

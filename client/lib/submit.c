@@ -364,11 +364,7 @@ struct op *submit_lookup(struct kveik_client *client, const struct kveik_lookup 
                          struct submit *submit, struct error *error)
 {
     struct kveik_lookup ours;
-<<<<<<< HEAD
-    struct msg msg = {0};
-=======
     struct msg msg = {.kind = MSG_NONE};
->>>>>>> client
     if (take_struct(&ours, sizeof ours, lookup, "KVEIK_LOOKUP_INIT", error) != ST_OK ||
         connection_ready(client, error) != ST_OK ||
         check_deadline(ours.deadline_ms, error) != ST_OK ||
