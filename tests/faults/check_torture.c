@@ -7,6 +7,7 @@
  * Covers: daemon/server/session.c
  * Covers: daemon/server/request.c
  * Covers: daemon/server/memory.c
+ * Covers: daemon/server/probe.c
  * Covers: daemon/server/shape.c
  * Covers: daemon/server/quiesce.c
  * Covers: daemon/server/status.c

@@ -86,6 +86,7 @@ static uint64_t run_push(struct fake_daemon *daemon, const struct fake_run *run,
         }
         struct fake_grain *grain = &daemon->grains[daemon->grain_count++];
         (void)memcpy(grain->key, key, MSG_KEY_BYTES);
+        KVEIK_ASSERT(per_key > 0 && token_bytes(run->layout) > 0);
         grain->data = calloc(per_key, token_bytes(run->layout));
         KVEIK_ASSERT(grain->data != NULL);
         uint8_t *end = grain->data;
