@@ -1,4 +1,6 @@
 /* What lies where in this process, from /proc/self/maps. */
+#include "client/lib/maps.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +14,6 @@
 #include "base/fault.h"
 #include "base/heap.h"
 #include "base/size.h"
-#include "client/lib/client.h"
 
 enum { READ_BYTES = 64 * 1024, SEGMENTS_FIRST = 16 };
 
