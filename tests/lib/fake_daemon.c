@@ -29,6 +29,8 @@ static void conn_close(struct fake_daemon *daemon, uint32_t index)
     }
     frame_reader_finish(&conn->reader);
     frame_writer_finish(&conn->writer);
+    /* close() alone takes effect only when the thread's poll() lets go of the socket */
+    (void)shutdown(conn->socket, SHUT_RDWR);
     (void)close(conn->socket);
     free(conn);
     daemon->conns[index] = NULL;
