@@ -82,6 +82,9 @@ struct server_session {
     struct server_region *regions;    /* SESSION_REGIONS_MAX */
     struct server_layout *layouts;    /* SESSION_LAYOUTS_MAX */
     struct server_space *spaces;      /* SESSION_SPACES_MAX */
+    uint32_t *stale_shapes;           /* of dropped layouts: SESSION_LAYOUTS_MAX times
+                                         LAYOUT_SHAPES_MAX */
+    uint32_t stale_count;
     struct log_limit limit;
 };
 
@@ -152,6 +155,7 @@ struct server {
     uint32_t *request_free;
     uint32_t request_free_count;
     struct server_shape *shapes;
+    uint64_t *failed_slabs;   /* of the step in hand; room for every granule of the pool */
     struct queue finished;    /* copy jobs that ended inline: applied after the actions in hand */
     uint8_t salt[32];         /* of the default tenant */
     uint64_t copied_bytes[2]; /* pull, push */
@@ -204,6 +208,9 @@ void session_probe(struct server_session *session, const struct msg *msg);
 /* The core's shape for blocks of `grains` from a layout; cached in the layout. */
 int server_shape_for(struct server_session *session, struct server_layout *layout, uint32_t grains,
                      uint32_t *shape_out, struct error *error);
+
+/* The layout goes: its shapes are the session's no longer, unless other layouts have them. */
+void server_shapes_stale(struct server_session *session, const struct server_layout *layout);
 
 /* ---- request.c ------------------------------------------------------------------------------- */
 
