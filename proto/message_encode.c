@@ -69,7 +69,10 @@ char *clean_text(struct encoder *encoder, const char *text)
         return text_of(NULL);
     }
     for (size_t i = 0; i < length; i++) {
-        copy[i] = is_control(text[i]) ? '?' : text[i];
+        copy[i] = text[i];
+        if (is_control(copy[i])) {
+            copy[i] = '?';
+        }
     }
     copy[length] = '\0';
     return copy;

@@ -10,15 +10,12 @@ _Static_assert((int)SPACE_ID_BYTES == (int)DIGEST_BYTES, "a space's id is a SHA-
 
 uint32_t space_dtype_bytes(uint32_t dtype)
 {
-    switch (dtype) {
-#define X(name, number, bytes)                                                                     \
-    case (number):                                                                                 \
-        return (bytes);
+    static const uint8_t sizes[] = {
+#define X(name, number, bytes) [number] = (bytes),
         SPACE_DTYPE_TABLE(X)
 #undef X
-    default:
-        return 0;
-    }
+    };
+    return dtype < ARRAY_COUNT(sizes) ? sizes[dtype] : 0;
 }
 
 /* Names stand in logs and tables: no control characters. */

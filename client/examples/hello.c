@@ -1,108 +1,69 @@
-/* Keeps one prompt's KV in kveikd and gets it back: cc hello.c $(pkg-config --cflags --libs kveik) */
-#include <kveik/kveik.h>
+// clang-format off
+/* Keeps one prompt's KV in kveikd and gets it back, on one page (hence its dense style):
+ * cc hello.c $(pkg-config --cflags --libs kveik) */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { PAGES = 8, PAGE_TOKENS = 16, LAYERS = 2, HEADS = 4, ELEMENTS = 64, TOKENS = 64 };
-#define ROW ((uint64_t)HEADS * ELEMENTS * 2) /* bytes of one token in one plane, bfloat16 */
-#define PLANE (ROW * PAGE_TOKENS * PAGES)
+#include <kveik/kveik.h>
 
-static struct kveik_error error;
+enum { PAGES = 8, TOKENS = 64, ROW = 4 * 64 * 2, PLANE = PAGES * 16 * ROW }; /* 4 heads of 64 */
 
-static void must(int status, const char *what)
+static struct kveik_error error; /* of the first call that fails; the rest is skipped */
+static kveik_client *client;
+static uint32_t space_id, region, layout_id;
+
+static int describe(char **memory) /* what the KV means, where it is, how its pages lie there */
 {
-    if (status < 0) {
-        fprintf(stderr, "%s: %s\n", what,
-                error.text[0] != '\0' ? error.text : kveik_status_text(status));
-        exit(1);
-    }
+    struct kveik_group group = {.rule = KVEIK_RULE_EVERY, .layer_count = 1, .head_count = 4,
+                                .kind_count = 2, .kind_elements = {64, 64}};
+    struct kveik_space space = KVEIK_SPACE_INIT;
+    space.model = "example", space.dtype = KVEIK_BF16, space.group_count = 1, space.groups = &group;
+    struct kveik_plane planes[2] = {{0, 0, 16 * ROW, ROW, 64 * 2, 2},
+                                    {0, PLANE, 16 * ROW, ROW, 64 * 2, 2}};
+    struct kveik_layout layout = KVEIK_LAYOUT_INIT;
+    layout.page_tokens = 16, layout.page_count = PAGES, layout.layer_count = 1;
+    layout.head_count = 4, layout.planes = planes;
+    int status = kveik_connect(NULL, &client, &error); /* $KVEIK_SOCKET, or the usual place */
+    if (status == KVEIK_OK)
+        status = kveik_space_register(client, &space, &space_id, &error);
+    if (status == KVEIK_OK)
+        status = kveik_memory_allocate(client, 2 * PLANE, (void **)memory, &error);
+    if (status == KVEIK_OK)
+        status = kveik_memory_export(client, *memory, 2 * PLANE, NULL, &region, NULL, &error);
+    layout.space = space_id, planes[0].region = planes[1].region = region;
+    return status == KVEIK_OK ? kveik_layout_register(client, &layout, &layout_id, &error) : status;
 }
 
 int main(void)
 {
-    kveik_client *client = NULL;
-    must(kveik_connect(NULL, &client, &error), "connect"); /* $KVEIK_SOCKET, or the usual place */
-
-    struct kveik_group group = {.rule = KVEIK_RULE_EVERY, .layer_count = LAYERS,
-                                .head_count = HEADS, .kind_count = 2,
-                                .kind_elements = {ELEMENTS, ELEMENTS}};
-    struct kveik_space space = KVEIK_SPACE_INIT;
-    space.model = "example";
-    space.dtype = KVEIK_BF16;
-    space.group_count = 1;
-    space.groups = &group;
-    uint32_t space_id = 0, region = 0, layout_id = 0;
-    must(kveik_space_register(client, &space, &space_id, &error), "space");
-
-    void *memory = NULL; /* the engine's KV memory: planes [layer][K, V] of [page][token][head] */
-    must(kveik_memory_allocate(client, PLANE * LAYERS * 2, &memory, &error), "allocate");
-    must(kveik_memory_export(client, memory, PLANE * LAYERS * 2, NULL, &region, NULL, &error),
-         "export");
-
-    struct kveik_plane planes[LAYERS * 2];
-    for (uint32_t i = 0; i < LAYERS * 2; i++) {
-        planes[i] = (struct kveik_plane){region, i * PLANE, ROW * PAGE_TOKENS, ROW,
-                                         (uint64_t)ELEMENTS * 2, 2};
-    }
-    struct kveik_layout layout = KVEIK_LAYOUT_INIT;
-    layout.space = space_id;
-    layout.page_tokens = PAGE_TOKENS;
-    layout.page_count = PAGES;
-    layout.layer_count = LAYERS;
-    layout.head_count = HEADS;
-    layout.planes = planes;
-    must(kveik_layout_register(client, &layout, &layout_id, &error), "layout");
-
-    uint32_t tokens[TOKENS]; /* a prompt of four pages, which were computed into pages 0 to 3 */
+    char *kv = NULL; /* the engine's KV: K, then V, each of 8 pages of 16 tokens */
+    uint32_t tokens[TOKENS] = {15496, 995}; /* a prompt, computed into pages 0 to 3 ... */
+    const uint32_t from[] = {0, 1, 2, 3}, to[] = {4, 5, 6, 7}; /* ... and wanted in 4 to 7 */
     uint8_t keys[TOKENS / KVEIK_GRAIN_TOKENS * KVEIK_KEY_BYTES];
-    for (uint32_t i = 0; i < TOKENS; i++) {
-        tokens[i] = 1000 + i;
-    }
-    for (uint64_t i = 0; i < PLANE * LAYERS * 2; i++) {
-        ((uint8_t *)memory)[i] = (uint8_t)(i * 31 % 251);
-    }
-    must(kveik_hash_tokens(NULL, tokens, TOKENS, NULL, 0, keys), "hash");
-
-    const uint32_t from[] = {0, 1, 2, 3}, to[] = {4, 5, 6, 7};
-    struct kveik_push_run push_run = {.layout = layout_id, .block_count = 4,
-                                      .block_tokens = PAGE_TOKENS, .keys = keys, .key_count = 4,
-                                      .tokens = tokens, .pages = from, .page_count = 4};
-    struct kveik_push push = KVEIK_PUSH_INIT;
-    push.runs = &push_run;
-    push.run_count = 1;
-    struct kveik_completion done = KVEIK_COMPLETION_INIT;
-    must(kveik_push(client, &push, &done), "push");
-    kveik_completion_finish(&done);
-
-    struct kveik_lookup lookup = KVEIK_LOOKUP_INIT; /* the same prompt comes again */
-    lookup.space = space_id;
-    lookup.keys = keys;
-    lookup.key_count = 4;
-    lookup.lease = true;
-    must(kveik_lookup(client, &lookup, &done), "lookup");
-    printf("%u of %d tokens are held\n", done.hit_tokens, TOKENS);
-
-    struct kveik_pull_run pull_run = {.layout = layout_id, .keys = keys,
-                                      .key_count = done.hit_keys, .pages = to, .page_count = 4};
-    struct kveik_pull pull = KVEIK_PULL_INIT;
-    pull.runs = &pull_run;
-    pull.run_count = 1;
-    pull.lease = done.lease;
-    pull.release_lease = true;
-    kveik_completion_finish(&done);
-    must(kveik_pull(client, &pull, &done), "pull");
-    printf("pulled %llu bytes in %llu us\n", (unsigned long long)done.bytes,
-           (unsigned long long)done.latency_us);
-    kveik_completion_finish(&done);
-
-    int same = 1;
-    for (uint32_t i = 0; i < LAYERS * 2; i++) {
-        const uint8_t *plane = (uint8_t *)memory + i * PLANE;
-        same = same && memcmp(plane, plane + 4 * ROW * PAGE_TOKENS, 4 * ROW * PAGE_TOKENS) == 0;
-    }
-    printf("%s\n", same ? "the same bytes came back" : "WRONG BYTES");
-    kveik_memory_free(client, memory);
-    kveik_close(client);
+    struct kveik_completion pushed = KVEIK_COMPLETION_INIT, found = KVEIK_COMPLETION_INIT,
+                            pulled = KVEIK_COMPLETION_INIT;
+    if (describe(&kv) != KVEIK_OK)
+        return fprintf(stderr, "connect and describe: %s\n", error.text), 1;
+    memset(kv, 7, 4 * 16 * ROW), memset(kv + PLANE, 9, 4 * 16 * ROW);
+    kveik_hash_tokens(NULL, tokens, TOKENS, NULL, 0, keys);
+    struct kveik_push_run push_run = {.layout = layout_id, .block_count = 4, .block_tokens = 16,
+                                      .keys = keys, .key_count = 4, .pages = from, .page_count = 4};
+    struct kveik_push push = {.size = sizeof push, .runs = &push_run, .run_count = 1};
+    struct kveik_lookup lookup = {.size = sizeof lookup, .space = space_id, .keys = keys,
+                                  .key_count = 4, .lease = true};
+    struct kveik_pull_run pull_run = {.layout = layout_id, .keys = keys, .key_count = 4,
+                                      .pages = to, .page_count = 4};
+    struct kveik_pull pull = {.size = sizeof pull, .runs = &pull_run, .run_count = 1,
+                              .release_lease = true};
+    kveik_push(client, &push, &pushed);
+    kveik_lookup(client, &lookup, &found);
+    pull.lease = found.lease;
+    kveik_pull(client, &pull, &pulled);
+    int same = pulled.status == KVEIK_OK && !memcmp(kv, kv + PLANE / 2, PLANE / 2) &&
+               !memcmp(kv + PLANE, kv + PLANE * 3 / 2, PLANE / 2);
+    printf("%u tokens found; %s\n", found.hit_tokens,
+           same ? "pulled, and the same bytes" : pulled.text);
+    kveik_completion_finish(&pushed), kveik_completion_finish(&pulled);
+    kveik_memory_free(client, kv), kveik_close(client);
     return same ? 0 : 1;
 }

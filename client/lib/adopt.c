@@ -22,6 +22,7 @@
 #include "base/fault.h"
 #include "base/heap.h"
 #include "client/lib/client.h"
+#include "client/lib/maps.h"
 
 #define ADOPTED_PATH "/memfd:" MEMFD_NAME_ADOPTED
 #define MEMORY_PATH  "/memfd:" MEMFD_NAME_MEMORY

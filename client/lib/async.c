@@ -66,6 +66,7 @@ int kveik_submit_release(kveik_client *client, uint64_t lease, void *user, uint6
     return submitted(client, op, op_out, &error, error_out);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the public signature */
 int kveik_submit_quiesce(kveik_client *client, uint32_t layout, const uint32_t *pages,
                          uint32_t page_count, void *user, uint64_t *op_out,
                          struct kveik_error *error_out)

@@ -131,9 +131,10 @@ int kveik_daemon_status(kveik_client *client, uint32_t timeout_ms, char **json_o
         struct msg msg = {.kind = MSG_STATUS_REQUEST};
         status = op == NULL ? error.status : request_send(client, op, &msg, timeout_ms, &error);
     }
-    if (status != ST_OK) {
+    if (status != ST_OK || op == NULL) {
         return client_return(client, status, &error, error_out);
     }
+    KVEIK_ASSERT(op != NULL);
     op->waiters++;
     bool over = client_await(client, is_done, op, clock_ms() + timeout_ms) == ST_OK;
     op->waiters--;

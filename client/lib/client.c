@@ -274,6 +274,7 @@ int kveik_connect(const struct kveik_options *options, kveik_client **client_out
     if (status != ST_OK || client == NULL) {
         return report(status, &error, error_out);
     }
+    KVEIK_ASSERT(client != NULL);
     (void)client_enter(client);
     client_work(client);
     (void)client_await(client, is_settled, NULL, clock_ms() + client->connect_timeout_ms);

@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/heap.h"
 #include "client/lib/client.h"
+#include "client/lib/maps.h"
 #include "kveik/kveik.h"
 
 /* A descriptor of the region's own, and where the region begins in the file. */
@@ -278,6 +279,7 @@ static int export_memory(struct kveik_client *client, const struct wish *wish, u
     return status;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the public signature */
 int kveik_memory_export(kveik_client *client, void *address, size_t bytes,
                         const struct kveik_memory_options *options, uint32_t *region_out,
                         uint32_t *mode_out, struct kveik_error *error_out)

@@ -114,6 +114,7 @@ static void add_extras(struct digest *digest, const struct kveik_extra *extras, 
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the public signature */
 int kveik_hasher_tokens(kveik_hasher *hasher, const uint8_t *parent, const uint32_t *tokens,
                         size_t token_count, const struct kveik_extra *extras, size_t extra_count,
                         uint8_t *keys_out)

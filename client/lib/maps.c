@@ -1,4 +1,6 @@
 /* What lies where in this process, from /proc/self/maps. */
+#include "client/lib/maps.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +13,7 @@
 
 #include "base/fault.h"
 #include "base/heap.h"
-#include "client/lib/client.h"
+#include "base/size.h"
 
 enum { READ_BYTES = 64 * 1024, SEGMENTS_FIRST = 16 };
 
@@ -54,9 +56,11 @@ static char *read_all(struct error *error)
 }
 
 /* A hexadecimal or decimal number, and what follows it. */
-static uint64_t number(char **at, int base)
+static uint64_t number(char **at, uint32_t base)
 {
-    uint64_t value = strtoull(*at, at, base);
+    uint64_t value = 0;
+    const char *end = number_prefix(*at, base, &value);
+    *at += end != NULL ? end - *at : 0;
     if (**at != '\0') {
         (*at)++;
     }
@@ -163,11 +167,10 @@ int maps_find_descriptor(uint64_t device, uint64_t inode)
     int found = -1;
     struct dirent *entry = NULL;
     while (found < 0 && (entry = readdir(folder)) != NULL) { /* NOLINT(concurrency-mt-unsafe) */
-        char *end = NULL;
-        long fd = strtol(entry->d_name, &end, 10);
+        uint64_t fd = 0;
         struct stat info;
-        if (end == entry->d_name || fstat((int)fd, &info) != 0 || info.st_dev != device ||
-            info.st_ino != inode) {
+        if (number_parse(entry->d_name, &fd, NULL) != ST_OK || fd > INT32_MAX ||
+            fstat((int)fd, &info) != 0 || info.st_dev != device || info.st_ino != inode) {
             continue;
         }
         found = fcntl((int)fd, F_DUPFD_CLOEXEC, 0);

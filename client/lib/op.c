@@ -50,7 +50,7 @@ static int grow(struct kveik_client *client)
     if (count == client->op_count) {
         return ST_BUSY;
     }
-    struct op **ops = heap_realloc(client->ops, count * sizeof *ops);
+    struct op **ops = heap_realloc(client->ops, count * sizeof(struct op *)); /* NOLINT */
     if (ops == NULL) {
         return ST_NO_MEMORY;
     }
@@ -91,9 +91,9 @@ struct op *op_create(struct kveik_client *client, enum msg_kind request, bool in
             return NULL;
         }
     }
-    struct queue *unused = queue_pop_front(&client->free);
-    KVEIK_ASSERT(unused != NULL); /* looked at above */
-    struct op *op = CONTAINER_OF(unused, struct op, ready);
+    struct queue *item = queue_pop_front(&client->free);
+    KVEIK_ASSERT(item != NULL);
+    struct op *op = CONTAINER_OF(item, struct op, ready);
     KVEIK_ASSERT(op->id == 0);
     uint32_t slot = op->slot;
     (void)memset(op, 0, sizeof *op);

@@ -193,7 +193,7 @@ static int settle(struct kveik_client *client, struct op *op, struct error *erro
     }
     int status = op_await(client, op, error);
     for (uint32_t i = 0; status == ST_OK && i < op->status_count; i++) {
-        int one = op->statuses[i];
+        int one = op->statuses[i]; /* NOLINT(bugprone-signed-char-misuse,cert-str34-c): a number */
         if (one != ST_OK) {
             status =
                 error_set(error, one < 0 ? one : ST_MISMATCH, "block %u: %s", i, status_text(one));

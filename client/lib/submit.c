@@ -332,7 +332,7 @@ struct op *submit_push(struct kveik_client *client, const struct kveik_push *pus
                        struct submit *submit, struct error *error)
 {
     struct kveik_push ours;
-    struct msg msg;
+    struct msg msg = {.kind = MSG_NONE};
     uint32_t blocks = 0;
     if (take_struct(&ours, sizeof ours, push, "KVEIK_PUSH_INIT", error) != ST_OK ||
         connection_ready(client, error) != ST_OK ||
@@ -348,7 +348,7 @@ struct op *submit_pull(struct kveik_client *client, const struct kveik_pull *pul
                        struct submit *submit, struct error *error)
 {
     struct kveik_pull ours;
-    struct msg msg;
+    struct msg msg = {.kind = MSG_NONE};
     uint32_t keys = 0;
     if (take_struct(&ours, sizeof ours, pull, "KVEIK_PULL_INIT", error) != ST_OK ||
         connection_ready(client, error) != ST_OK ||
@@ -364,7 +364,7 @@ struct op *submit_lookup(struct kveik_client *client, const struct kveik_lookup 
                          struct submit *submit, struct error *error)
 {
     struct kveik_lookup ours;
-    struct msg msg;
+    struct msg msg = {.kind = MSG_NONE};
     if (take_struct(&ours, sizeof ours, lookup, "KVEIK_LOOKUP_INIT", error) != ST_OK ||
         connection_ready(client, error) != ST_OK ||
         check_deadline(ours.deadline_ms, error) != ST_OK ||

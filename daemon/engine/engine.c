@@ -444,6 +444,7 @@ static int engine_init(struct engine *engine, struct error *error)
     return ST_OK;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): everything that it will ever need comes here once */
 int engine_create(uv_loop_t *loop, const struct engine_options *options,
                   const struct engine_handler *handler, void *ctx, struct log *log,
                   struct engine **engine_out, struct error *error)
@@ -465,7 +466,7 @@ int engine_create(uv_loop_t *loop, const struct engine_options *options,
                      ? error_set(error, ST_NO_MEMORY, "engine socket: out of memory")
                      : engine_init(engine, error);
     if (status != ST_OK) {
-        if (engine->listening) {
+        if (engine->listening && engine->socket_path != NULL) {
             (void)unlink(engine->socket_path);
         }
         engine->listening = false;

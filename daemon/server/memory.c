@@ -173,8 +173,8 @@ static void export_process(struct server_session *session, const struct msg *msg
     session->regions[number].used = true;
     session->regions[number].kind = MEMORY_PROCESS;
     /* never dereferenced here: the address is of the engine's process */
-    session->copy_regions[number] =
-        (struct copy_region){.base = (char *)(uintptr_t)memory->address, .bytes = memory->bytes};
+    char *there = (char *)(uintptr_t)memory->address; /* NOLINT(performance-no-int-to-ptr) */
+    session->copy_regions[number] = (struct copy_region){.base = there, .bytes = memory->bytes};
     handle_reply(session, msg->request_id, ST_OK, NULL, number);
 }
 
@@ -336,7 +336,7 @@ void session_register_layout(struct server_session *session, const struct msg *m
 {
     const struct msg_register_layout *request = &msg->u.register_layout;
     struct error error = {0};
-    struct layout layout;
+    struct layout layout = {0};
     uint32_t number = layout_take(session);
     int status = number == NO_HANDLE
                      ? error_set(&error, ST_LIMIT, "too many layouts in this session")
@@ -347,7 +347,7 @@ void session_register_layout(struct server_session *session, const struct msg *m
         planes = heap_alloc(request->plane_count * sizeof *planes);
         status = planes != NULL ? ST_OK : error_set(&error, ST_NO_MEMORY, "layout: out of memory");
     }
-    if (status != ST_OK || planes == NULL) {
+    if (status != ST_OK || planes == NULL || layout.planes == NULL) {
         handle_reply(session, msg->request_id, status, error.text, 0);
         return;
     }

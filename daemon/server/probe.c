@@ -35,6 +35,7 @@ static void probe_layout(struct layout *layout, struct layout_plane *plane,
                               .planes = plane};
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): a push reads the buffer, a pull fills it */
 static int probe_copy(const struct probing *probing, uint64_t offset, bool push, char *buffer)
 {
     struct layout layout;

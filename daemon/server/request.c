@@ -439,7 +439,7 @@ void request_reply(struct server_request *request, const struct core_action *act
         request_free(request);
         return;
     }
-    if (action->status != ST_OK) {
+    if (action->status != ST_OK && request->statuses != NULL) {
         for (uint32_t i = 0; i < request->status_count; i++) {
             if (request->statuses[i] == ST_OK) {
                 request->statuses[i] = (int8_t)action->status;

@@ -177,7 +177,7 @@ static uint32_t copy_threads(const struct settings *settings)
 static int tables_init(struct server *server)
 {
     const struct settings *settings = server->settings;
-    server->sessions = heap_calloc(settings->sessions_max, sizeof *server->sessions);
+    server->sessions = heap_calloc(settings->sessions_max, sizeof(struct server_session *));
     server->session_free = heap_calloc(settings->sessions_max, sizeof *server->session_free);
     server->requests = heap_calloc(settings->requests_max, sizeof *server->requests);
     server->request_free = heap_calloc(settings->requests_max, sizeof *server->request_free);

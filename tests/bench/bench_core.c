@@ -9,6 +9,7 @@
 
 #include "base/assert.h"
 #include "base/rng.h"
+#include "base/size.h"
 #include "base/status.h"
 #include "daemon/core/core.h"
 
@@ -191,7 +192,11 @@ static void bench_large_blocks(uint64_t blocks)
 
 int main(int argc, char **argv)
 {
-    uint64_t most = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
+    uint64_t most = 1000000;
+    if (argc > 1 && number_parse(argv[1], &most, NULL) != ST_OK) {
+        (void)fprintf(stderr, "usage: bench_core [BLOCKS]\n");
+        return 2;
+    }
     for (uint64_t blocks = 10000; blocks <= most; blocks *= 10) {
         bench_size(blocks);
     }

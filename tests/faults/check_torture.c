@@ -3,10 +3,19 @@
  * from the first on until none fails any more. Whatever fails, the daemon answers or ends that
  * session, never crashes, leaks nothing, and serves the next one.
  *
- * Covers: daemon/server/server.c, daemon/server/session.c, daemon/server/request.c,
- * daemon/server/memory.c, daemon/server/shape.c, daemon/server/quiesce.c, daemon/server/status.c,
- * daemon/server/actions.c, daemon/server/settings.c, daemon/engine/engine.c,
- * daemon/engine/listen.c, daemon/engine/import.c
+ * Covers: daemon/server/server.c
+ * Covers: daemon/server/session.c
+ * Covers: daemon/server/request.c
+ * Covers: daemon/server/memory.c
+ * Covers: daemon/server/probe.c
+ * Covers: daemon/server/shape.c
+ * Covers: daemon/server/quiesce.c
+ * Covers: daemon/server/status.c
+ * Covers: daemon/server/actions.c
+ * Covers: daemon/server/settings.c
+ * Covers: daemon/engine/engine.c
+ * Covers: daemon/engine/listen.c
+ * Covers: daemon/engine/import.c
  */
 #include <signal.h>
 #include <stdio.h>
@@ -129,13 +138,15 @@ static pid_t client_start(void)
 
 static volatile sig_atomic_t fired_by_then;
 
-static void on_usr1(int number)
+/* Both functions are lock-free atomics only, so a signal handler may call them. */
+static void on_usr1(int number) /* NOLINT(bugprone-signal-handler) */
 {
     (void)number;
     for (int point = 0; point < FAULT_POINT_COUNT; point++) {
-        fired_by_then = fired_by_then || fault_fired((enum fault_point)point) > 0;
+        fired_by_then = fired_by_then || /* NOLINTNEXTLINE(bugprone-signal-handler): atomics */
+                        fault_fired((enum fault_point)point) > 0;
     }
-    fault_clear();
+    fault_clear(); /* NOLINT(bugprone-signal-handler): atomics */
 }
 
 /* True when the n-th pass of the point failed in the life of one server. */

@@ -104,6 +104,7 @@ uint32_t fixture_space(struct core_fixture *fixture, uint32_t session, uint8_t i
     return action != NULL && action->status == ST_OK ? action->handle : NONE;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): a test's event in one line */
 uint32_t fixture_shape(struct core_fixture *fixture, uint32_t session, uint32_t space,
                        uint32_t group, uint32_t grains, struct core_ranges ranges, uint64_t bytes)
 {

@@ -1,5 +1,6 @@
 #include "tests/lib/message_make.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -118,8 +119,9 @@ static void make_space(struct maker *maker, struct msg *msg)
                             .group_count = between(maker, 1, SPACE_GROUPS_MAX),
                             .isolation_bytes = between(maker, 0, SPACE_FINGERPRINT_MAX),
                             .quota_bytes = rng_next(maker->rng)};
-    (void)strcpy(space->model, word(maker, 1, SPACE_NAME_BYTES - 1));
-    (void)strcpy(space->revision, word(maker, 0, SPACE_NAME_BYTES - 1));
+    (void)snprintf(space->model, sizeof space->model, "%s", word(maker, 1, SPACE_NAME_BYTES - 1));
+    (void)snprintf(space->revision, sizeof space->revision, "%s",
+                   word(maker, 0, SPACE_NAME_BYTES - 1));
     if (space->has_rope) {
         (void)memcpy(space->rope_id, noise(maker, sizeof space->rope_id), sizeof space->rope_id);
     }

@@ -147,7 +147,7 @@ bool raw_hello(struct raw *raw, const char *instance)
                                     .client = "raw",
                                     .instance_id = {.data = (const uint8_t *)instance,
                                                     .bytes = (uint32_t)strlen(instance)}}};
-    struct msg answer;
+    struct msg answer = {0};
     return raw_call(raw, &hello, &answer) && answer.kind == MSG_HELLO_REPLY;
 }
 
@@ -163,7 +163,7 @@ int raw_space(struct raw *raw, uint32_t layers)
                                             .head_count = 1,
                                             .kind_count = KINDS,
                                             .kind_elements = {ELEMENTS, ELEMENTS}};
-    struct msg answer;
+    struct msg answer = {0};
     bool good = raw_call(raw, &msg, &answer) && answer.kind == MSG_SPACE_REPLY &&
                 answer.u.space_reply.status == ST_OK;
     return good ? (int)answer.u.space_reply.space : -1;
@@ -193,7 +193,7 @@ int raw_export_at(struct raw *raw, int memfd, uint64_t offset, uint64_t bytes)
         .request_id = 3,
         .kind = MSG_EXPORT_MEMORY,
         .u.export_memory = {.kind = MEMORY_MEMFD, .file_offset = offset, .bytes = bytes}};
-    struct msg answer;
+    struct msg answer = {0};
     if (!raw_send(raw, &msg, &memfd, 1) || !raw_receive(raw, &answer, CALL_MS) ||
         answer.kind != MSG_HANDLE_REPLY) {
         return -1;
@@ -231,7 +231,7 @@ int raw_layout(struct raw *raw, uint32_t space, uint32_t layers, uint32_t pages)
                                                        .kind_count = KINDS,
                                                        .planes = planes},
                                             .plane_count = layers * KINDS}};
-    struct msg answer;
+    struct msg answer = {0};
     bool good = raw_call(raw, &msg, &answer) && answer.kind == MSG_HANDLE_REPLY &&
                 answer.u.handle_reply.status == ST_OK;
     if (!good && answer.kind == MSG_HANDLE_REPLY) {

@@ -223,7 +223,7 @@ uint32_t model_hit(uint32_t space, const struct core_event *event, const uint32_
 uint32_t model_first_needed(const struct core_group *group, uint32_t tokens, uint32_t n,
                             uint32_t key_grains);
 uint32_t model_add(const struct sim_record *record);
-void model_remove(uint32_t record);
+void model_remove(uint32_t number);
 void model_observe_evictions(void);
 void model_check_leases(const struct sim_record *gone);
 const struct core_group *space_groups(uint32_t space, uint32_t *count_out);
@@ -253,7 +253,7 @@ void op_push(struct sim_session *session, uint32_t number);
 void op_push_one(struct sim_session *session, uint32_t number); /* and ends its copies */
 void op_lookup(struct sim_session *session, uint32_t number);
 void op_pull(struct sim_session *session, uint32_t number);
-void op_complete(uint32_t request);
+void op_complete(uint32_t number);
 struct core_ranges session_ranges(const struct sim_session *session, uint32_t group);
 
 /* sim_lru.c: one space, one size, no leases: the core's order equals a plain LRU list's. */

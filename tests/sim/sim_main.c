@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "tests/sim/sim.h"
 
 struct sim sim;
@@ -38,6 +39,7 @@ static uint64_t seed;
 
 static void say_where(void)
 {
+    /* NOLINTNEXTLINE(bugprone-signal-handler): one thread, about to end: better than silence */
     (void)fprintf(stderr,
                   "sim_core: seed %llu, configuration %s, history %llu, step %llu\n"
                   "replay: sim_core --seed %llu --operations %llu --check-every 1\n",
@@ -56,7 +58,8 @@ _Noreturn void sim_fail(const char *file, int line, const char *condition)
 static void on_abort(int number)
 {
     (void)number;
-    say_where();
+    say_where(); /* NOLINT(bugprone-signal-handler): one thread, about to end: better than silence
+                  */
     _exit(1);
 }
 
@@ -96,6 +99,13 @@ static void print_stats(void)
                  (unsigned long long)s->failed_slabs);
 }
 
+/* 0 for what is no number. */
+static uint64_t number_of(const char *text)
+{
+    uint64_t number = 0;
+    return number_parse(text, &number, NULL) == ST_OK ? number : 0;
+}
+
 static uint32_t config_of(const char *name)
 {
     for (uint32_t i = 0; i < ARRAY_COUNT(configs); i++) {
@@ -103,14 +113,14 @@ static uint32_t config_of(const char *name)
             return i;
         }
     }
-    return (uint32_t)strtoul(name, NULL, 10);
+    return (uint32_t)number_of(name);
 }
 
 /* Operations as the environment asks: a percentage, for slow builds and long nights. */
 static uint64_t scaled(uint64_t operations)
 {
-    const char *scale = getenv("KVEIK_TEST_SCALE");
-    return scale == NULL ? operations : operations * strtoull(scale, NULL, 10) / 100;
+    const char *scale = secure_getenv("KVEIK_TEST_SCALE");
+    return scale == NULL ? operations : operations * number_of(scale) / 100;
 }
 
 int main(int argc, char **argv)
@@ -128,19 +138,20 @@ int main(int argc, char **argv)
     sim.check_every = 50;
     seed = (uint64_t)time(NULL) * 1000003u + (uint64_t)getpid();
     int option = 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
         case 'o':
-            operations = strtoull(optarg, NULL, 10);
+            operations = number_of(optarg);
             break;
         case 's':
-            seed = strtoull(optarg, NULL, 10);
+            seed = number_of(optarg);
             break;
         case 'c':
             config = config_of(optarg);
             break;
         case 'e':
-            sim.check_every = strtoull(optarg, NULL, 10);
+            sim.check_every = number_of(optarg);
             break;
         case 'v':
             sim.verbose = true;

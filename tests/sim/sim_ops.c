@@ -216,11 +216,12 @@ void op_release(const struct sim_session *session, uint32_t number, const struct
     SIM_CHECK(sim.answered && sim.answer.status == (known ? ST_OK : ST_UNKNOWN_ID));
 }
 
-static void pin_one(const struct sim_session *session, uint32_t number, uint32_t node, bool on)
+/* True when a pin caught only some of the groups and must be taken back. */
+static bool pin_step(const struct sim_session *session, uint32_t number, uint32_t node, bool on)
 {
     uint32_t request = world_request();
     if (request == NONE) {
-        return;
+        return false;
     }
     uint32_t count = 0;
     const struct core_group *groups = space_groups(session->space, &count);
@@ -245,8 +246,13 @@ static void pin_one(const struct sim_session *session, uint32_t number, uint32_t
             break;
         }
     }
-    if (on && !all) {
-        pin_one(session, number, node, false); /* of a group that is held alone */
+    return on && !all; /* of a group that is held alone */
+}
+
+static void pin_one(const struct sim_session *session, uint32_t number, uint32_t node, bool on)
+{
+    if (pin_step(session, number, node, on)) {
+        (void)pin_step(session, number, node, false);
     }
 }
 

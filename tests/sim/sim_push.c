@@ -133,7 +133,7 @@ static void check_push(const struct sim_request *request, const struct made *mad
         const struct sim_shape *shape = &sim.shapes[request->runs[r].shape];
         for (uint32_t b = 0; b < made->runs[r].block_count; b++) {
             SIM_CHECK(status_at < answer->status_count);
-            int status = answer->statuses[status_at++];
+            int status = (int)answer->statuses[status_at++]; /* NOLINT: a signed number */
             uint32_t left = request->runs[r].grains - b * shape->grains;
             bool held = expect_held(request->space, shape,
                                     request->runs[r].nodes + (size_t)b * shape->grains,

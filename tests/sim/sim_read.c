@@ -243,6 +243,7 @@ static void check_pull(const struct sim_request *request, const struct core_pull
     uint32_t at = 0;
     for (uint32_t r = 0; r < request->run_count; r++) {
         uint32_t wanted = model_cells(&runs[r].want.ranges);
+        /* NOLINTNEXTLINE(clang-analyzer-core.*): the caller filled request->run_count runs */
         for (uint32_t k = 0; k < runs[r].key_count; k++) {
             uint32_t node = request->runs[r].nodes[(k + 1) * runs[r].key_grains - 1];
             bool held = model_held(request->space, &runs[r].want, node, runs[r].key_grains,

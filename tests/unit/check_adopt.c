@@ -109,15 +109,16 @@ START_TEST(file_offset_and_address_agree_modulo_2_mib)
         char line[512];
         bool found = false;
         while (fgets(line, sizeof line, maps) != NULL) {
-            char *at = line;
-            uintptr_t begin = strtoul(line, &at, 16);
+            uint64_t begin = 0;
+            (void)number_prefix(line, 16, &begin);
             if (begin != (uintptr_t)memory + 77 * PAGE) {
                 continue;
             }
             found = true;
             ck_assert_ptr_nonnull(strstr(line, "kveik-adopted"));
             ck_assert_ptr_nonnull(strstr(line, " rw-s "));
-            uint64_t offset = strtoul(strstr(line, " rw-s ") + 6, NULL, 16);
+            uint64_t offset = 0;
+            (void)number_prefix(strstr(line, " rw-s ") + 6, 16, &offset);
             ck_assert_uint_eq(offset % (2 << 20), begin % (2 << 20));
         }
         (void)fclose(maps);

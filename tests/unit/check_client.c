@@ -1,4 +1,9 @@
-/* A client's life: connecting in good and bad cases, info, fork, shortages. */
+/*
+ * A client's life: connecting in good and bad cases, info, fork, shortages.
+ *
+ * Covers: client/lib/socket.c
+ * Covers: client/lib/random.c
+ */
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/wait.h>

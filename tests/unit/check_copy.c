@@ -1,3 +1,7 @@
+/*
+ * Covers: storage/cpu/cross.c
+ * Covers: storage/cpu/guard.c
+ */
 #include <errno.h>
 #include <poll.h>
 #include <semaphore.h>

@@ -1,3 +1,8 @@
+/*
+ * Covers: daemon/core/check.c
+ * Covers: daemon/core/check_index.c
+ * Covers: daemon/core/check_memory.c
+ */
 #include "base/fault.h"
 #include "base/heap.h"
 #include "tests/lib/core_fixture.h"

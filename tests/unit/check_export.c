@@ -1,4 +1,10 @@
-/* Allocating, the ways of exporting, the probe, giving back. */
+/*
+ * Allocating, the ways of exporting, the probe, giving back.
+ *
+ * Covers: client/lib/memfd.c
+ * Covers: client/lib/memory.c
+ * Covers: client/lib/probe.c
+ */
 #include <fcntl.h>
 #include <sys/mman.h>
 

@@ -106,7 +106,8 @@ START_TEST(bytes_one_by_one_make_a_frame)
         pair_open(&pair, 100, 1000);
         uint8_t bytes[FRAME_HEADER_BYTES + 5];
         put_header(bytes, 5, 0, FRAME_MARK);
-        (void)memcpy(bytes + FRAME_HEADER_BYTES, "kveik", 5);
+        static const uint8_t word[5] = {'k', 'v', 'e', 'i', 'k'};
+        (void)memcpy(bytes + FRAME_HEADER_BYTES, word, sizeof word);
         struct frame frame;
         struct error error = {0};
         for (size_t i = 0; i < sizeof bytes; i++) {

@@ -1,3 +1,6 @@
+/*
+ * Covers: storage/cpu/kernels_x86.c
+ */
 #include <stdlib.h>
 #include <string.h>
 

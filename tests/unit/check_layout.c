@@ -1,3 +1,6 @@
+/*
+ * Covers: base/layout_disjoint.c
+ */
 #include <stdlib.h>
 #include <string.h>
 

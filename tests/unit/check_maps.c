@@ -6,6 +6,7 @@
 #include "base/fault.h"
 #include "base/heap.h"
 #include "client/lib/client.h"
+#include "client/lib/maps.h"
 #include "tests/lib/check_main.h"
 
 enum { PAGE = 4096 };

@@ -1,3 +1,11 @@
+/*
+ * Covers: proto/message_decode.c
+ * Covers: proto/message_decode_data.c
+ * Covers: proto/message_decode_setup.c
+ * Covers: proto/message_encode.c
+ * Covers: proto/message_encode_data.c
+ * Covers: proto/message_encode_setup.c
+ */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,3 +1,6 @@
+/*
+ * Covers: storage/cpu/smaps.c
+ */
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>

@@ -1,5 +1,14 @@
 /* The model as a whole: against a naive double-precision forward pass, its configuration, hooks,
- * and what happens when memory is short. */
+ * and what happens when memory is short.
+ *
+ * Covers: client/refmodel/attention.c
+ * Covers: client/refmodel/kernel_avx2.c
+ * Covers: client/refmodel/kernel_avx512.c
+ * Covers: client/refmodel/kernel_portable.c
+ * Covers: client/refmodel/kv.c
+ * Covers: client/refmodel/team.c
+ * Covers: client/refmodel/weights.c
+ */
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>

@@ -1,3 +1,6 @@
+/*
+ * Covers: storage/cpu/box.c
+ */
 #include <stdlib.h>
 #include <string.h>
 

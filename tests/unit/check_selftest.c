@@ -17,6 +17,7 @@ static uint8_t *place(const struct engine *engine, uint32_t layer, uint32_t kind
            (size_t)(page * FIX_PAGE_TOKENS + token) * FIX_ROW + (size_t)head * FIX_ELEMENTS * 2;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
 static void fill(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
                  uint32_t head, const void *data, size_t bytes)
 {
@@ -26,6 +27,7 @@ static void fill(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32
     (void)memcpy(place(engine, layer, kind, page, token, head), data, bytes);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
 static int check(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
                  uint32_t head, const void *data, size_t bytes)
 {
@@ -145,6 +147,7 @@ START_TEST(pages_of_many_sizes)
 END_TEST
 
 /* The engine's page is `page_bytes` of its own; it fills and checks it whole. */
+/* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
 static void fill_opaque(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
                         uint32_t head, const void *data, size_t bytes)
 {
@@ -155,6 +158,7 @@ static void fill_opaque(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
                  bytes);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
 static int check_opaque(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
                         uint32_t head, const void *data, size_t bytes)
 {

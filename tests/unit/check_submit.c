@@ -1,4 +1,8 @@
-/* What a request must look like: mistakes are told here and never cost the session. */
+/*
+ * What a request must look like: mistakes are told here and never cost the session.
+ *
+ * Covers: client/lib/blocking.c
+ */
 #include "tests/lib/client_fixture.h"
 
 static uint8_t keys[64 * KVEIK_KEY_BYTES];

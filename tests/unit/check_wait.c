@@ -1,4 +1,9 @@
-/* Waiting: the event descriptor, many threads, time-outs. */
+/*
+ * Waiting: the event descriptor, many threads, time-outs.
+ *
+ * Covers: client/lib/async.c
+ * Covers: client/lib/complete.c
+ */
 #include <pthread.h>
 #include <stdatomic.h>
 

@@ -106,8 +106,7 @@ struct kveik_options {
     uint32_t reconnect_backoff_ms; /* between attempts while the daemon is away; 0: 50, doubling to
                                       at most 500 */
     uint32_t requests_max;         /* in flight; 0: what the daemon allows */
-    bool wait_for_daemon; /* true: kveik_connect() succeeds with the daemon down and connects later
-                           */
+    bool wait_for_daemon; /* true: kveik_connect() succeeds with the daemon down, and goes on */
 };
 #define KVEIK_OPTIONS_INIT                                                                         \
     {                                                                                              \
@@ -169,8 +168,7 @@ struct kveik_group {
     uint32_t layer_count;
     uint32_t head_count; /* KV heads of the whole model, not of one rank */
     uint32_t kind_count; /* planes a layer: 2 for K and V, 1 for latent caches */
-    uint32_t
-        kind_elements[KVEIK_KINDS_MAX]; /* elements a head and token of each plane; opaque: 0 */
+    uint32_t kind_elements[KVEIK_KINDS_MAX]; /* a head and token of each plane; opaque: 0 */
     bool opaque; /* pages are packed in a private way and are moved whole; see fingerprint */
 };
 
@@ -199,19 +197,19 @@ KVEIK_API int kveik_space_register(kveik_client *client, const struct kveik_spac
 /* ---- the memory that holds it --------------------------------------------------------------- */
 
 enum kveik_memory_mode {
-    KVEIK_MEMORY_AUTO = 0, /* the first of the following that works */
-    KVEIK_MEMORY_SHARED =
-        1, /* memory is a mapping of a memfd (kveik_memory_allocate, or memfd given) */
-    KVEIK_MEMORY_ADOPT = 2, /* private memory: its pages are replaced, in place and with their
-                               contents, by a sealed memfd that the daemon can map */
-    KVEIK_MEMORY_CROSS = 3  /* the daemon copies across processes (process_vm_readv/writev) */
+    KVEIK_MEMORY_AUTO = 0,   /* the first of the following that works */
+    KVEIK_MEMORY_SHARED = 1, /* a mapping of a memfd (kveik_memory_allocate, or memfd given) */
+    KVEIK_MEMORY_ADOPT = 2,  /* private memory: its pages are replaced, in place and with their
+                                contents, by a sealed memfd that the daemon can map */
+    KVEIK_MEMORY_CROSS = 3   /* the daemon copies across processes (process_vm_readv/writev) */
 };
 
 struct kveik_memory_options {
     size_t size;
     uint32_t mode; /* enum kveik_memory_mode */
     int memfd;     /* with SHARED: the file that is mapped at `address`; ignored elsewhere. It
-                      stays the caller's. 0: unknown */
+                      stays the caller's, and is sealed against shrinking and growing if it is not
+                      yet. 0: unknown */
     uint64_t memfd_offset; /* of `address` in that file */
     bool small_pages;      /* do not ask for huge pages */
 };
@@ -221,21 +219,24 @@ struct kveik_memory_options {
     }
 
 /* Fresh zeroed memory that can be exported without a copy: a sealed memfd, huge pages asked for.
- * Freed by kveik_memory_free(), which also ends its exports. */
+ * Freed by kveik_memory_free(), which also ends its exports; what is not freed before kveik_close()
+ * stays mapped until the process ends. */
 KVEIK_API int kveik_memory_allocate(kveik_client *client, size_t bytes, void **address_out,
                                     struct kveik_error *error);
 KVEIK_API void kveik_memory_free(kveik_client *client, void *address);
 
 /* Exports [address, address + bytes). Call it while no other thread writes there (ADOPT replaces
- * the pages; the whole pages at both ends are adopted with it). The memory must stay mapped until
+ * the pages; the whole pages at both ends are adopted with it; a child forked later shares them
+ * with its parent instead of having a copy). The memory must stay mapped until
  * kveik_memory_drop() or kveik_close() has returned. mode_out (may be NULL): the way that was
  * taken. */
 KVEIK_API int kveik_memory_export(kveik_client *client, void *address, size_t bytes,
                                   const struct kveik_memory_options *options, uint32_t *region_out,
                                   uint32_t *mode_out, struct kveik_error *error);
 
-/* Returns when no copy touches the region any more. Adopted memory keeps its contents and stays
- * usable. */
+/* Returns when no copy touches the region any more; layouts that lie in it are dropped with it.
+ * KVEIK_E_STUCK: not within timeout_ms, and the region is still registered. Adopted memory keeps
+ * its contents and stays usable. */
 KVEIK_API int kveik_memory_drop(kveik_client *client, uint32_t region, uint32_t timeout_ms,
                                 struct kveik_error *error);
 
@@ -253,8 +254,9 @@ struct kveik_plane {
 };
 
 /* The engine's own indexing, for the self-test: write, or compare, `bytes` bytes of the element
- * run (all elements of one head and token; opaque: the whole page) of one plane. `check` returns 0
- * when they are equal. Called only during kveik_layout_register(), on its thread. */
+ * run (all elements of one head and token; opaque: the whole page) of one plane. `layer` and `head`
+ * count from 0 within the layout, as in `planes`. `check` returns 0 when they are equal. Called
+ * only during kveik_layout_register(), on its thread. */
 typedef void (*kveik_fill_cb)(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
                               uint32_t token, uint32_t head, const void *data, size_t bytes);
 typedef int (*kveik_check_cb)(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
@@ -325,11 +327,10 @@ KVEIK_API int kveik_hasher_tokens(kveik_hasher *hasher, const uint8_t *parent,
 struct kveik_push_run {
     uint32_t layout;
     uint32_t block_count;
-    uint32_t block_tokens; /* a multiple of 16, at most 4096 */
-    uint32_t tail_tokens;  /* valid tokens of the last block; 0: full */
-    const uint8_t
-        *parent_key;     /* key of the grain before the run; NULL: the run begins the prompt */
-    const uint8_t *keys; /* every grain's key: prefixes of a block can hit. Or one a block */
+    uint32_t block_tokens;     /* a multiple of 16, at most 4096 */
+    uint32_t tail_tokens;      /* valid tokens of the last block; 0: full */
+    const uint8_t *parent_key; /* key of the grain before; NULL: the run begins the prompt */
+    const uint8_t *keys;       /* every grain's key: prefixes of a block can hit. Or one a block */
     uint32_t key_count;
     const uint32_t *tokens; /* ids of all valid tokens, or NULL */
     const uint32_t *pages;  /* pages that hold the tokens, in order */
@@ -479,8 +480,8 @@ KVEIK_API int kveik_cancel(kveik_client *client, uint64_t op);
  * whole life, over reconnects. For epoll, poll, libuv, asyncio. Do not read or close it. */
 KVEIK_API int kveik_event_fd(kveik_client *client);
 
-/* Blocking conveniences: submit and wait. completion_out (may be NULL for release and quiesce) is
- * finished by the caller. */
+/* Blocking conveniences: submit and wait. completion_out is filled on every way out and finished by
+ * the caller. kveik_quiesce() returns KVEIK_E_STUCK when timeout_ms passed first. */
 KVEIK_API int kveik_push(kveik_client *client, const struct kveik_push *push,
                          struct kveik_completion *completion_out);
 KVEIK_API int kveik_lookup(kveik_client *client, const struct kveik_lookup *lookup,
