@@ -39,6 +39,7 @@ struct server_region {
     bool used;
     uint32_t kind;   /* enum memory_kind */
     uint32_t probes; /* on workers */
+    uint32_t planes; /* of layouts that lie here */
     struct import import;
 };
 
@@ -193,7 +194,7 @@ void session_export_memory(struct server_session *session, const struct msg *msg
 void session_drop_memory(struct server_session *session, const struct msg *msg);
 void session_register_layout(struct server_session *session, const struct msg *msg);
 void session_free_memory(struct server_session *session);
-void layout_free(struct server_layout *layout);
+void layout_free(struct server_session *session, struct server_layout *layout);
 struct server_layout *session_layout(struct server_session *session, uint32_t handle);
 
 /* True when a region of the session was punched since it was exported; then the session ends. */
