@@ -385,9 +385,10 @@ int frame_write(struct frame_writer *writer, int socket, const void *payload, ui
     if (rest.sent > 0) {
         rest.descriptor_count = 0;
         status = rest_queue(writer, &rest);
-        /* half a frame is out and the rest cannot be kept: the stream is broken */
+        /* half a frame is out and the rest cannot be kept: the stream is broken. Only our side is
+         * shut: the end of the other's must go on meaning that the peer is done */
         if (status != ST_PENDING) {
-            (void)shutdown(socket, SHUT_RDWR);
+            (void)shutdown(socket, SHUT_WR);
             return ST_LOST;
         }
         return ST_PENDING;

@@ -18,6 +18,7 @@ enum {
     ENGINE_MAGIC = 0x4b656e67,
     CONN_MAGIC = 0x4b636f6e,
     FRAMES_A_TURN = 32, /* of one connection, before the others have theirs */
+    TURN_MS = 5,        /* no further frame is begun in a turn that took so long */
     ACCEPTS_A_TURN = 64,
     STALL_TICK_MS = 100,
 };
@@ -223,10 +224,11 @@ static void conn_message(struct engine_conn *conn, struct frame *frame)
 }
 
 /* Handles what is in the reader; false when the turn is used up or the connection ended. */
-static bool conn_frames(struct engine_conn *conn, uint32_t *budget)
+static bool conn_frames(struct engine_conn *conn, uint32_t *budget, uint64_t until_ms)
 {
     while (!conn->ended) {
-        if (*budget == 0) {
+        bool begun = *budget < FRAMES_A_TURN;
+        if (*budget == 0 || (begun && clock_ms() >= until_ms)) {
             return false;
         }
         struct frame frame;
@@ -249,8 +251,9 @@ static bool conn_frames(struct engine_conn *conn, uint32_t *budget)
 static void conn_read(struct engine_conn *conn)
 {
     uint32_t budget = FRAMES_A_TURN;
+    uint64_t until_ms = clock_ms() + TURN_MS;
     /* frames that an earlier turn left in the buffer come first */
-    bool more = conn_frames(conn, &budget);
+    bool more = conn_frames(conn, &budget, until_ms);
     while (more && !conn->ended) {
         struct error error = {0};
         int status = frame_receive(&conn->reader, conn->socket, &error);
@@ -265,7 +268,7 @@ static void conn_read(struct engine_conn *conn)
             engine_end(conn, status, "%s", error.text);
             return;
         }
-        more = conn_frames(conn, &budget);
+        more = conn_frames(conn, &budget, until_ms);
         if (frame_partial_bytes(&conn->reader) == 0) {
             break; /* whole frames: mostly all that there is, and if not, the socket stays readable
                     */

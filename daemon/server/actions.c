@@ -68,14 +68,15 @@ static void step_once(struct server *server, const struct core_event *event,
 {
     struct core_actions actions;
     core_step(server->core, event, &actions);
-    uint64_t failed[8];
+    uint64_t *failed = server->failed_slabs;
     uint32_t failed_count = 0;
     for (uint32_t i = 0; i < actions.count; i++) {
         const struct core_action *action = &actions.items[i];
         if (action->kind == ACTION_COMMIT) {
             uint64_t offset = UINT64_MAX;
             commit_slab(server, action, &offset);
-            if (offset != UINT64_MAX && failed_count < ARRAY_COUNT(failed)) {
+            if (offset != UINT64_MAX) {
+                KVEIK_ASSERT(failed_count < server->pool_bytes / POOL_GRANULE_BYTES);
                 failed[failed_count++] = offset;
                 fail_copies(server, &actions);
             }

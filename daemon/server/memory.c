@@ -200,20 +200,6 @@ void session_export_memory(struct server_session *session, const struct msg *msg
     }
 }
 
-static bool region_in_use(const struct server_session *session, uint32_t number)
-{
-    for (uint32_t i = 0; i < SESSION_LAYOUTS_MAX; i++) {
-        const struct server_layout *layout = &session->layouts[i];
-        uint32_t planes = layout->used ? layout->layout.layer_count * layout->layout.kind_count : 0;
-        for (uint32_t p = 0; p < planes; p++) {
-            if (layout->layout.planes[p].region == number) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 void session_drop_memory(struct server_session *session, const struct msg *msg)
 {
     uint32_t number = msg->u.drop_memory.handle;
@@ -221,7 +207,7 @@ void session_drop_memory(struct server_session *session, const struct msg *msg)
         handle_reply(session, msg->request_id, ST_UNKNOWN_ID, "no such region in this session", 0);
         return;
     }
-    if (region_in_use(session, number)) {
+    if (session->regions[number].planes > 0) {
         handle_reply(session, msg->request_id, ST_INVALID,
                      "a layout still uses the region: drop the layout first", 0);
         return;
@@ -316,8 +302,11 @@ static int layout_check_regions(const struct server_session *session, const stru
     return status;
 }
 
-void layout_free(struct server_layout *layout)
+void layout_free(struct server_session *session, struct server_layout *layout)
 {
+    for (uint32_t p = 0; p < layout->layout.layer_count * layout->layout.kind_count; p++) {
+        session->regions[layout->layout.planes[p].region].planes--;
+    }
     heap_free(layout->layout.planes);
     *layout = (struct server_layout){0};
 }
@@ -353,6 +342,9 @@ void session_register_layout(struct server_session *session, const struct msg *m
     }
     (void)memcpy(planes, layout.planes, request->plane_count * sizeof *planes);
     layout.planes = planes;
+    for (uint32_t p = 0; p < request->plane_count; p++) {
+        session->regions[planes[p].region].planes++;
+    }
     bool remote = session->regions[planes[0].region].kind == MEMORY_PROCESS;
     session->layouts[number] = (struct server_layout){.used = true,
                                                       .remote = remote,
@@ -366,7 +358,7 @@ void session_free_memory(struct server_session *session)
 {
     for (uint32_t i = 0; i < SESSION_LAYOUTS_MAX; i++) {
         if (session->layouts[i].used) {
-            layout_free(&session->layouts[i]);
+            layout_free(session, &session->layouts[i]);
         }
     }
     for (uint32_t i = 0; i < session->region_high; i++) {

@@ -79,7 +79,8 @@ static void answer(struct server_session *session, struct waiter *waiter)
 {
     struct msg msg = {.request_id = waiter->request_id};
     if (waiter->drop) {
-        layout_free(&session->layouts[waiter->layout]);
+        server_shapes_stale(session, &session->layouts[waiter->layout]);
+        layout_free(session, &session->layouts[waiter->layout]);
         msg.kind = MSG_HANDLE_REPLY;
         msg.u.handle_reply = (struct msg_handle_reply){.text = "", .handle = waiter->layout};
     } else {

@@ -130,6 +130,11 @@ static int core_init(struct server *server, struct error *error)
         return error_set(error, ST_INVALID, "cpu-bytes is %llu: at least 2MiB is needed",
                          (unsigned long long)bytes);
     }
+    server->failed_slabs =
+        heap_calloc(server->pool_bytes / POOL_GRANULE_BYTES, sizeof *server->failed_slabs);
+    if (server->failed_slabs == NULL) {
+        return error_set(error, ST_NO_MEMORY, "out of memory");
+    }
     struct core_limits limits = {.pool_bytes = server->pool_bytes,
                                  .granule_bytes = POOL_GRANULE_BYTES,
                                  .keys_max = (uint64_t)settings->blocks_max * 4 + BLOCK_GRAINS_MAX,
@@ -333,6 +338,7 @@ void server_destroy(struct server *server)
     copy_engine_destroy(server->copies);
     pool_destroy(server->pool);
     core_destroy(server->core);
+    heap_free(server->failed_slabs);
     heap_free(server->shapes);
     heap_free(server->request_free);
     heap_free(server->requests);

@@ -36,6 +36,7 @@ static void session_release_memory(struct server_session *session)
     heap_free(session->regions);
     heap_free(session->layouts);
     heap_free(session->spaces);
+    heap_free(session->stale_shapes);
     heap_free(session);
 }
 
@@ -49,8 +50,10 @@ static struct server_session *session_create(struct server *server, struct engin
     session->regions = heap_calloc(SESSION_REGIONS_MAX, sizeof *session->regions);
     session->layouts = heap_calloc(SESSION_LAYOUTS_MAX, sizeof *session->layouts);
     session->spaces = heap_calloc(SESSION_SPACES_MAX, sizeof *session->spaces);
+    session->stale_shapes =
+        heap_calloc(SESSION_LAYOUTS_MAX * LAYOUT_SHAPES_MAX, sizeof *session->stale_shapes);
     if (session->copy_regions == NULL || session->regions == NULL || session->layouts == NULL ||
-        session->spaces == NULL) {
+        session->spaces == NULL || session->stale_shapes == NULL) {
         session_release_memory(session);
         return NULL;
     }
@@ -184,6 +187,9 @@ static int space_enter(struct server_session *session, const struct msg *msg, co
         unused = session->spaces[i].used ? unused : i;
     }
     if (unused == NO_HANDLE) {
+        event = (struct core_event){
+            .kind = EVENT_SPACE_DROP, .session = session->number, .u.handle.handle = answer.handle};
+        server_step(session->server, &event, &answer); /* or it would be held all the same */
         *text_out = "too many spaces in this session";
         return ST_LIMIT;
     }

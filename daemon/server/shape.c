@@ -67,13 +67,52 @@ static int shape_register(struct server_session *session, const struct server_la
     if (answer.status != ST_OK) {
         return error_set(error, answer.status, "push: %s", answer.text);
     }
-    server->shapes[answer.handle] = (struct server_shape){.used = true,
-                                                          .core_space = core_space,
-                                                          .group = layout->group,
-                                                          .grains = grains,
-                                                          .form = *form};
+    if (known == NO_HANDLE) { /* copy threads read what is known: it is not written again */
+        server->shapes[answer.handle] = (struct server_shape){.used = true,
+                                                              .core_space = core_space,
+                                                              .group = layout->group,
+                                                              .grains = grains,
+                                                              .form = *form};
+    }
     *shape_out = answer.handle;
     return ST_OK;
+}
+
+/* A shape is the session's once, however many of its layouts have it. */
+static bool shape_needed(const struct server_session *session, uint32_t shape)
+{
+    for (uint32_t i = 0; i < SESSION_LAYOUTS_MAX; i++) {
+        const struct server_layout *layout = &session->layouts[i];
+        for (uint32_t s = 0; layout->used && s < layout->shape_count; s++) {
+            if (layout->shapes[s].shape == shape) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Gives up what dropped layouts had. Not when they are dropped: that may be within a step. */
+static void shapes_give(struct server_session *session)
+{
+    while (session->stale_count > 0) {
+        uint32_t shape = session->stale_shapes[--session->stale_count];
+        if (!shape_needed(session, shape)) {
+            struct core_event event = {
+                .kind = EVENT_SHAPE_DROP, .session = session->number, .u.handle.handle = shape};
+            struct core_action answer = {0};
+            server_step(session->server, &event, &answer);
+        }
+    }
+}
+
+void server_shapes_stale(struct server_session *session, const struct server_layout *layout)
+{
+    for (uint32_t i = 0; i < layout->shape_count; i++) {
+        /* room for all: a layout gets shapes only after the stale ones were given up */
+        KVEIK_ASSERT(session->stale_count < SESSION_LAYOUTS_MAX * LAYOUT_SHAPES_MAX);
+        session->stale_shapes[session->stale_count++] = layout->shapes[i].shape;
+    }
 }
 
 int server_shape_for(struct server_session *session, struct server_layout *layout, uint32_t grains,
@@ -89,6 +128,7 @@ int server_shape_for(struct server_session *session, struct server_layout *layou
         return error_set(error, ST_LIMIT, "push: at most %d block sizes from one layout",
                          LAYOUT_SHAPES_MAX);
     }
+    shapes_give(session);
     struct stored_form form;
     int status = stored_form_of(&layout->layout, grains, &form, error);
     if (status == ST_OK) {

@@ -39,6 +39,7 @@ struct server_region {
     bool used;
     uint32_t kind;   /* enum memory_kind */
     uint32_t probes; /* on workers */
+    uint32_t planes; /* of layouts that lie here */
     struct import import;
 };
 
@@ -82,6 +83,9 @@ struct server_session {
     struct server_region *regions;    /* SESSION_REGIONS_MAX */
     struct server_layout *layouts;    /* SESSION_LAYOUTS_MAX */
     struct server_space *spaces;      /* SESSION_SPACES_MAX */
+    uint32_t *stale_shapes;           /* of dropped layouts: SESSION_LAYOUTS_MAX times
+                                         LAYOUT_SHAPES_MAX */
+    uint32_t stale_count;
     struct log_limit limit;
 };
 
@@ -152,6 +156,7 @@ struct server {
     uint32_t *request_free;
     uint32_t request_free_count;
     struct server_shape *shapes;
+    uint64_t *failed_slabs;   /* of the step in hand; room for every granule of the pool */
     struct queue finished;    /* copy jobs that ended inline: applied after the actions in hand */
     uint8_t salt[32];         /* of the default tenant */
     uint64_t copied_bytes[2]; /* pull, push */
@@ -189,7 +194,7 @@ void session_export_memory(struct server_session *session, const struct msg *msg
 void session_drop_memory(struct server_session *session, const struct msg *msg);
 void session_register_layout(struct server_session *session, const struct msg *msg);
 void session_free_memory(struct server_session *session);
-void layout_free(struct server_layout *layout);
+void layout_free(struct server_session *session, struct server_layout *layout);
 struct server_layout *session_layout(struct server_session *session, uint32_t handle);
 
 /* True when a region of the session was punched since it was exported; then the session ends. */
@@ -204,6 +209,9 @@ void session_probe(struct server_session *session, const struct msg *msg);
 /* The core's shape for blocks of `grains` from a layout; cached in the layout. */
 int server_shape_for(struct server_session *session, struct server_layout *layout, uint32_t grains,
                      uint32_t *shape_out, struct error *error);
+
+/* The layout goes: its shapes are the session's no longer, unless other layouts have them. */
+void server_shapes_stale(struct server_session *session, const struct server_layout *layout);
 
 /* ---- request.c ------------------------------------------------------------------------------- */
 

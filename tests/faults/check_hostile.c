@@ -385,6 +385,46 @@ START_TEST(a_punched_file_of_many_regions)
     }
 END_TEST
 
+/* Layouts that come and go leave no shapes behind: a session may use more than it may hold. */
+START_TEST(a_thousand_shapes_one_after_the_other)
+    {
+        enum { MOST_LAYERS = 64, MOST_GRAINS = 18 };
+        struct raw raw;
+        uint64_t bytes = raw_layout_bytes(MOST_LAYERS, MOST_GRAINS);
+        ck_assert(raw_connect(&raw, kveikd.socket));
+        ck_assert(raw_hello(&raw, "shapes"));
+        ck_assert_int_eq(raw_space(&raw, MOST_LAYERS), 0);
+        int fd = raw_memfd(bytes);
+        ck_assert_int_eq(raw_export(&raw, fd, bytes), 0);
+        (void)close(fd);
+        uint32_t pages[MOST_GRAINS];
+        for (uint32_t i = 0; i < MOST_GRAINS; i++) {
+            pages[i] = i;
+        }
+        for (uint32_t i = 0; i < MOST_LAYERS * MOST_GRAINS; i++) {
+            uint32_t grains = i % MOST_GRAINS + 1;
+            uint8_t key[MSG_KEY_BYTES] = {(uint8_t)i, (uint8_t)(i >> 8), 2};
+            struct msg_push_run run;
+            struct msg msg;
+            struct msg answer;
+            ck_assert_int_eq(raw_layout(&raw, 0, i / MOST_GRAINS + 1, MOST_GRAINS), 0);
+            raw_push(&msg, &run, 100, key);
+            run.block_grains = grains;
+            run.tail_tokens = grains * GRAIN_TOKENS;
+            run.token_count = run.tail_tokens;
+            run.pages = pages;
+            run.page_count = grains;
+            ck_assert(raw_call(&raw, &msg, &answer));
+            ck_assert_msg(answer.u.completion.status == ST_OK, "push %u: %s", i,
+                          answer.u.completion.text);
+            struct msg drop = {.request_id = 101, .kind = MSG_DROP_LAYOUT};
+            ck_assert(raw_call(&raw, &drop, &answer));
+            ck_assert_int_eq(answer.u.handle_reply.status, ST_OK);
+        }
+        raw_close(&raw);
+    }
+END_TEST
+
 START_TEST(lies_about_pages_and_handles)
     {
         struct raw raw;
@@ -565,6 +605,7 @@ int main(void)
                                   a_sparse_file,
                                   a_punched_file,
                                   a_punched_file_of_many_regions,
+                                  a_thousand_shapes_one_after_the_other,
                                   lies_about_pages_and_handles,
                                   floods,
                                   no_descriptor_for_a_connection,
