@@ -16,7 +16,15 @@
 #include "tests/lib/daemon.h"
 #include "tests/lib/mini.h"
 
-enum { PAGES = 64, CHAIN = 16, ENGINES = 4, ROUNDS = 10, PROMPT_MS = 500, BACK_MS = 1000 };
+enum {
+    PAGES = 64,
+    CHAIN = 4, /* little of the engines' own work: it is the daemon that is waited for */
+    ENGINES = 4,
+    ROUNDS = 10,
+    PROMPT_MS = 500,
+    BACK_MS = 1000,
+    START_MS = 30000,
+};
 
 static struct daemon kveikd;
 static const char *const arguments[] = {"--cpu-bytes", "64MiB", "--log-level", "warn", NULL};
@@ -102,20 +110,22 @@ static void nap_ms(uint64_t ms)
     (void)nanosleep(&moment, NULL);
 }
 
-/* All workers have calls answered again within BACK_MS. */
-static void must_come_back(struct worker *workers)
+/* All workers have calls answered (again) within so long; how long it took. */
+static uint64_t must_come_back(struct worker *workers, uint64_t within_ms)
 {
+    uint64_t began = clock_ms();
     uint64_t before[ENGINES];
     for (int i = 0; i < ENGINES; i++) {
         before[i] = atomic_load(&workers[i].good);
     }
-    uint64_t until = clock_ms() + BACK_MS;
     for (int i = 0; i < ENGINES; i++) {
         while (atomic_load(&workers[i].good) == before[i]) {
-            ck_assert_msg(clock_ms() < until, "engine %d is not back after %d ms", i, BACK_MS);
+            ck_assert_msg(clock_ms() - began < within_ms, "engine %d is not back after %d ms", i,
+                          (int)within_ms);
             nap_ms(1);
         }
     }
+    return clock_ms() - began;
 }
 
 START_TEST(the_daemon_is_killed_under_load)
@@ -126,14 +136,17 @@ START_TEST(the_daemon_is_killed_under_load)
             ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
         }
         uint64_t rounds = check_scaled(ROUNDS);
-        must_come_back(workers);
+        (void)must_come_back(workers, START_MS); /* the first time they also get their memory */
+        uint64_t slowest_return = 0;
         for (uint64_t round = 0; round < rounds; round++) {
             nap_ms(100);
             daemon_kill(&kveikd);
             nap_ms(150);
             ck_assert(daemon_start(&kveikd, arguments));
-            must_come_back(workers);
+            uint64_t took = must_come_back(workers, BACK_MS);
+            slowest_return = took > slowest_return ? took : slowest_return;
         }
+        (void)printf("back after at most %llu ms\n", (unsigned long long)slowest_return);
         for (int i = 0; i < ENGINES; i++) {
             atomic_store(&workers[i].stop, true);
         }
