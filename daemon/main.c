@@ -46,6 +46,7 @@ int main(int argc, char **argv)
         code = options_print(options, stdout) == ST_OK ? EXIT_SUCCESS : EXIT_FAILED;
     } else {
         (void)signal(SIGPIPE, SIG_IGN);
+        (void)signal(SIGHUP, SIG_IGN); /* the log is stderr: nothing to open again */
         code = run(&settings);
     }
     options_destroy(options);

@@ -30,7 +30,7 @@ enum {
     CLIENT_MAGIC = 0x4b76436c,
     CONNECT_TIMEOUT_MS = 1000,
     BACKOFF_FIRST_MS = 50,
-    BACKOFF_MAX_MS = 500,
+    BACKOFF_MAX_MS = 200,
     SUBMIT_BUDGET_MS = 5,    /* what all submissions together wait for one connection attempt */
     ANSWER_GRACE_MS = 1000,  /* after a deadline, before a request counts as stuck */
     CLOSE_TIMEOUT_MS = 2000, /* for the daemon to let go of the memory at kveik_close() */

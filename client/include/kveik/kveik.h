@@ -104,7 +104,7 @@ struct kveik_options {
     size_t token_bytes;
     uint32_t connect_timeout_ms;   /* of the first connection; 0: 1000 */
     uint32_t reconnect_backoff_ms; /* between attempts while the daemon is away; 0: 50, doubling to
-                                      at most 500 */
+                                      at most 200 */
     uint32_t requests_max;         /* in flight; 0: what the daemon allows */
     bool wait_for_daemon; /* true: kveik_connect() succeeds with the daemon down, and goes on */
 };
