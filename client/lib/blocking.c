@@ -1,4 +1,6 @@
 /* The blocking conveniences: submit and wait in one. */
+#include <stdio.h>
+
 #include "base/assert.h"
 #include "base/clock.h"
 #include "client/lib/submit.h"
@@ -10,13 +12,26 @@ static bool is_done(const struct kveik_client *client, const void *arg)
     return ((const struct op *)arg)->done;
 }
 
+/* A request that never was has a completion too: it says why. Its op is 0. */
+static int refused(int status, const struct error *error, struct kveik_completion *completion_out)
+{
+    struct kveik_completion why = KVEIK_COMPLETION_INIT;
+    why.status = status;
+    const char *text = error != NULL && error->text[0] != '\0' ? error->text : status_text(status);
+    (void)snprintf(why.text, sizeof why.text, "%s", text);
+    if (completion_out != NULL) {
+        (void)give_struct(&why, sizeof why, completion_out);
+    }
+    return status;
+}
+
 /* Ends with the request's own deadline: there is no other time-out to give. Leaves the client. */
 static int finish(struct kveik_client *client, struct op *op, const struct error *error,
                   struct kveik_completion *completion_out)
 {
     if (op == NULL) {
         client_leave(client);
-        return error->status;
+        return refused(error->status, error, completion_out);
     }
     op->waiters++;
     while (client_await(client, is_done, op, clock_ms() + ANSWER_GRACE_MS) != ST_OK) {
@@ -35,9 +50,8 @@ static int begin(struct kveik_client *client, struct kveik_completion *completio
     if (completion_out == NULL || completion_out->size < 2 * sizeof completion_out->size) {
         return ST_INVALID;
     }
-    static const struct kveik_completion nothing = KVEIK_COMPLETION_INIT;
-    (void)give_struct(&nothing, sizeof nothing, completion_out);
-    return client_enter(client);
+    int status = client_enter(client);
+    return status == ST_OK ? status : refused(status, NULL, completion_out);
 }
 
 int kveik_push(kveik_client *client, const struct kveik_push *push,

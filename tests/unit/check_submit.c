@@ -159,8 +159,30 @@ START_TEST(bytes_come_back_through_push_lookup_and_pull)
     }
 END_TEST
 
+START_TEST(blocking_calls_say_why_too)
+    {
+        struct fixture fix;
+        static struct wishes w;
+        fix_open(&fix);
+        good_wishes(&fix, &w);
+        w.push_run.block_tokens = 17;
+        struct kveik_completion done = KVEIK_COMPLETION_INIT;
+        ck_assert_int_eq(kveik_push(fix.client, &w.push, &done), KVEIK_E_INVALID);
+        ck_assert_int_eq(done.status, KVEIK_E_INVALID);
+        ck_assert_uint_eq(done.op, 0);
+        ck_assert_ptr_nonnull(strstr(done.text, "block_tokens is 17"));
+        kveik_completion_finish(&done);
+        ck_assert_int_eq(kveik_lookup(NULL, &w.lookup, &done), KVEIK_E_INVALID);
+        ck_assert_int_eq(done.status, KVEIK_E_INVALID);
+        ck_assert_str_ne(done.text, "");
+        ck_assert_int_eq(kveik_release(fix.client, 0), KVEIK_E_INVALID);
+        fix_close(&fix);
+    }
+END_TEST
+
 int main(void)
 {
-    const TTest *const tests[] = {mistakes_are_named, bytes_come_back_through_push_lookup_and_pull};
+    const TTest *const tests[] = {mistakes_are_named, bytes_come_back_through_push_lookup_and_pull,
+                                  blocking_calls_say_why_too};
     return check_main("submit", tests, ARRAY_COUNT(tests));
 }
