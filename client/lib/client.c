@@ -342,6 +342,29 @@ static bool is_deserted(const struct kveik_client *client, const void *arg)
     return client->users == 1;
 }
 
+/* Ends the session and every wait. Inside the client, and still there afterwards. */
+static void shut_down(struct kveik_client *client)
+{
+    client->closing = true;
+    client->progress = true;
+    if (client->connection.state != STATE_DOWN) {
+        /* the daemon closes its side once no copy touches our memory any more */
+        connection_drain(client);
+        (void)client_await(client, is_down, NULL, clock_ms() + CLOSE_TIMEOUT_MS);
+    }
+    /* a silent daemon may still copy: whoever waits is told so */
+    op_end_all(client, client->connection.state == STATE_DOWN ? ST_CANCELLED : ST_STUCK, NULL);
+}
+
+void kveik_shutdown(kveik_client *client)
+{
+    if (client != NULL && client_enter(client) == ST_OK) {
+        shut_down(client);
+        client->progress = true;
+        client_leave(client);
+    }
+}
+
 void kveik_close(kveik_client *client)
 {
     if (client == NULL) {
@@ -354,15 +377,7 @@ void kveik_close(kveik_client *client)
         client_destroy(client);
         return;
     }
-    client->closing = true;
-    client->progress = true;
-    if (client->connection.state != STATE_DOWN) {
-        /* the daemon closes its side once no copy touches our memory any more */
-        connection_drain(client);
-        (void)client_await(client, is_down, NULL, clock_ms() + CLOSE_TIMEOUT_MS);
-    }
-    /* a silent daemon may still copy: whoever waits is told so */
-    op_end_all(client, client->connection.state == STATE_DOWN ? ST_CANCELLED : ST_STUCK, NULL);
+    shut_down(client);
     while (client_await(client, is_deserted, NULL, clock_ms() + CLOSE_TIMEOUT_MS) != ST_OK) {
         client->progress = true; /* threads inside see `closing` when they wake */
     }

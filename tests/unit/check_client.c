@@ -330,6 +330,32 @@ START_TEST(close_wakes_who_waits)
     }
 END_TEST
 
+/* After a shutdown a thread that comes late is answered: the client is still there. */
+START_TEST(shutdown_wakes_and_answers)
+    {
+        struct fixture fix;
+        pthread_t thread;
+        fix_open(&fix);
+        ck_assert_int_eq(pthread_create(&thread, NULL, wait_for_any, fix.client), 0);
+        nap_ms(50);
+        kveik_shutdown(fix.client);
+        void *bad = NULL;
+        ck_assert_int_eq(pthread_join(thread, &bad), 0);
+        ck_assert_ptr_null(bad);
+        struct kveik_completion done = KVEIK_COMPLETION_INIT;
+        ck_assert_int_eq(kveik_wait(fix.client, 0, 20000, &done), KVEIK_E_CANCELLED);
+        ck_assert_int_eq(kveik_poll(fix.client, &done), KVEIK_PENDING);
+        uint8_t key[KVEIK_KEY_BYTES];
+        fix_keys(key, 1, 4);
+        uint64_t op = 0;
+        ck_assert_int_eq(fix_push(&fix, key, 0, &op), KVEIK_E_UNAVAILABLE);
+        ck_assert(!fix_is_connected(&fix));
+        kveik_shutdown(fix.client);
+        kveik_shutdown(NULL);
+        fix_close(&fix);
+    }
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
@@ -337,6 +363,7 @@ int main(void)
         a_daemon_may_come_later,         bad_hellos_are_told_apart,
         wrong_options_are_refused,       structs_may_grow,
         a_forked_child_is_kept_out,      two_clients_know_nothing_of_each_other,
-        shortages_lose_nothing,          close_wakes_who_waits};
+        shortages_lose_nothing,          close_wakes_who_waits,
+        shutdown_wakes_and_answers};
     return check_main("client", tests, ARRAY_COUNT(tests));
 }

@@ -120,6 +120,12 @@ KVEIK_API int kveik_connect(const struct kveik_options *options, kveik_client **
  * mapped and is the caller's again. Accepts NULL. */
 KVEIK_API void kveik_close(kveik_client *client);
 
+/* The first half of kveik_close(): ends the session and the requests, and wakes whoever waits, but
+ * frees nothing: calls go on to be answered, with KVEIK_E_CANCELLED or KVEIK_E_UNAVAILABLE. For
+ * programs whose threads may be about to call while another closes: shut down, see them return,
+ * close. Accepts NULL. */
+KVEIK_API void kveik_shutdown(kveik_client *client);
+
 struct kveik_info {
     size_t size;
     bool connected;
@@ -481,7 +487,8 @@ KVEIK_API int kveik_cancel(kveik_client *client, uint64_t op);
 KVEIK_API int kveik_event_fd(kveik_client *client);
 
 /* Blocking conveniences: submit and wait. completion_out is filled on every way out and finished by
- * the caller. kveik_quiesce() returns KVEIK_E_STUCK when timeout_ms passed first. */
+ * the caller; a request that could not be submitted has op 0, its status and the reason.
+ * kveik_quiesce() returns KVEIK_E_STUCK when timeout_ms passed first. */
 KVEIK_API int kveik_push(kveik_client *client, const struct kveik_push *push,
                          struct kveik_completion *completion_out);
 KVEIK_API int kveik_lookup(kveik_client *client, const struct kveik_lookup *lookup,
