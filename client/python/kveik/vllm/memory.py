@@ -1,0 +1,125 @@
+"""A worker's KV memory as kveikd sees it: exported once, a layout for each group of layers."""
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import kveik
+
+from .log import logger
+from .space import GroupShare, Shape, Unsupported
+
+if TYPE_CHECKING:
+    import torch
+
+
+_RETRY_S = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Consecutive layers of a group whose pages move together: one layout."""
+
+    group: int
+    names: tuple[str, ...]
+    layout: int
+
+
+def check_tensor(name: str, tensor: torch.Tensor, share: GroupShare, shape: Shape) -> None:
+    """Raises Unsupported unless it is [block, head, token, K and V], with each head of a block in
+    one piece."""
+    wanted = (shape.blocks, share.heads, shape.block_tokens, share.head_elements)
+    if tensor.device.type != "cpu":
+        raise Unsupported(f"{name} lies in {tensor.device.type} memory; this version of kveikd "
+                          "reads CPU memory")
+    if tuple(tensor.shape) != wanted:
+        raise Unsupported(f"{name} has shape {tuple(tensor.shape)}, expected {wanted} "
+                          "(blocks, KV heads, tokens, K and V)")
+    inner = share.head_elements
+    if tensor.stride(3) != 1 or tensor.stride(2) != inner or \
+            tensor.stride(1) < inner * shape.block_tokens and share.heads > 1:
+        raise Unsupported(f"{name} has strides {tuple(tensor.stride())}: a head of a block must be "
+                          "one piece of memory")
+
+
+class Memory:
+    """Exports the caches and registers what is needed to move them, trying again while the daemon
+    is away. Layouts are dropped and made anew when the weights change."""
+
+    def __init__(self, client: kveik.Client, shape: Shape, caches: Mapping[str, torch.Tensor],
+                 layers_together: int):
+        self._client = client
+        self._shape = shape
+        self._caches = caches
+        self._together = layers_together  # layers of one layout; 0: all of a group
+        self._regions: dict[int, kveik.Region] = {}  # by the address of the storage
+        self._isolation: bytes | None = None
+        self._wanted = b""
+        self._next_at = 0.0
+        self.layers: list[list[Layers]] = []  # by group
+        for share in shape.groups:
+            for name in share.layer_names:
+                check_tensor(name, caches[name], share, shape)
+
+    def ready(self, isolation: bytes) -> bool:
+        """Whether pages can be moved in the space of `isolation`; sees to it."""
+        if self._isolation == isolation:
+            return True
+        now = time.monotonic()
+        if isolation == self._wanted and now < self._next_at:
+            return False
+        self._wanted, self._next_at = isolation, now + _RETRY_S
+        try:
+            self._register(isolation)
+        except (kveik.Unavailable, kveik.Deadline, kveik.Lost) as error:
+            logger.debug("kveik: memory: %s", error)
+            return False
+        self._isolation = isolation
+        return True
+
+    def _register(self, isolation: bytes) -> None:
+        for group in self.layers:
+            for layers in group:
+                self._client.drop_layout(layers.layout)
+        self.layers = []
+        space = self._shape.register(self._client, isolation)
+        for tensor in self._caches.values():
+            self._export(tensor)
+        self.layers = [self._layouts(space, number, share)
+                       for number, share in enumerate(self._shape.groups)]
+
+    def _export(self, tensor: torch.Tensor) -> kveik.Region:
+        storage = tensor.untyped_storage()
+        address = storage.data_ptr()
+        if address not in self._regions:
+            began = time.monotonic()
+            region = self._client.export((address, storage.nbytes()))
+            logger.info("kveik: exported %d MiB of KV (%s) in %.1f s", storage.nbytes() >> 20,
+                        region.mode.name.lower(), time.monotonic() - began)
+            self._regions[address] = region
+        return self._regions[address]
+
+    def _layouts(self, space: int, number: int, share: GroupShare) -> list[Layers]:
+        names = share.layer_names
+        together = self._together or len(names)
+        return [self._layout(space, number, share, share.layer_begin + at, names[at:at + together])
+                for at in range(0, len(names), together)]
+
+    def _layout(self, space: int, number: int, share: GroupShare, first: int,
+                names: Sequence[str]) -> Layers:
+        planes = []
+        for name in names:
+            tensor: Any = self._caches[name]
+            bytes_each = tensor.element_size()
+            planes.append(kveik.Plane(self._export(tensor),
+                                      tensor.storage_offset() * bytes_each,
+                                      page_stride=tensor.stride(0) * bytes_each,
+                                      head_stride=tensor.stride(1) * bytes_each))
+        layout = self._client.register_layout(
+            space, group=number, page_tokens=self._shape.block_tokens,
+            page_count=self._shape.blocks, planes=planes, layer_begin=first,
+            layer_count=len(names), head_begin=share.head_begin, head_count=share.heads,
+            page_bytes=share.head_bytes)
+        return Layers(number, tuple(names), layout)
