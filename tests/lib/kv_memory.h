@@ -26,7 +26,8 @@ enum kv_style {
 
 struct kv_geometry {
     enum kv_style style;
-    bool opaque;
+    bool opaque; /* elements: bytes of a page of all heads */
+    bool apart;  /* with opaque: of one head's share of it; they lie as the style's heads do */
     uint32_t page_tokens;
     uint32_t page_count;
     uint32_t layer_begin;
