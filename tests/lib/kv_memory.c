@@ -6,6 +6,8 @@
 #include "base/assert.h"
 #include "base/heap.h"
 
+enum { MEMORY_PAGE = 4096 };
+
 static void *must(void *memory)
 {
     if (memory == NULL) {
@@ -160,7 +162,9 @@ static void allocate_regions(struct kv_memory *kv)
     kv->regions = must(heap_calloc(kv->region_count, sizeof *kv->regions));
     for (uint32_t i = 0; i < kv->region_count; i++) {
         kv->regions[i].bytes = kv->region_bytes[i];
-        kv->regions[i].base = must(heap_alloc_aligned(64, kv->region_bytes[i]));
+        uint64_t unit = kv->own_pages ? MEMORY_PAGE : 1;
+        uint64_t bytes = (kv->region_bytes[i] + unit - 1) / unit * unit;
+        kv->regions[i].base = must(heap_alloc_aligned(kv->own_pages ? MEMORY_PAGE : 64, bytes));
     }
     kv->memory = (struct copy_memory){.regions = kv->regions, .pidfd = -1};
 }
@@ -169,7 +173,7 @@ void kv_memory_init(struct kv_memory *kv, const struct kv_geometry *g, uint64_t 
 {
     uint32_t plane_count = g->layer_count * g->kind_count;
     KVEIK_ASSERT(g->layer_count > 0 && g->kind_count > 0);
-    *kv = (struct kv_memory){0};
+    *kv = (struct kv_memory){.own_pages = g->own_pages};
     kv->layout = (struct layout){.page_tokens = g->page_tokens,
                                  .page_count = g->page_count,
                                  .layer_begin = g->layer_begin,
