@@ -6,6 +6,21 @@
 
 enum { DIMS = 4, STORED_ALIGNMENT = 64 };
 
+bool layout_heads_apart(const struct layout *layout)
+{
+    return layout->opaque && layout->planes[0].head_stride != 0;
+}
+
+bool stored_form_heads_apart(const struct stored_form *form)
+{
+    return form->opaque && form->kinds[0].head_stride != 0;
+}
+
+uint32_t layout_head_units(const struct layout *layout)
+{
+    return layout->opaque && !layout_heads_apart(layout) ? 1 : layout->head_count;
+}
+
 /* A field of a layout that must lie in [1, max]. */
 struct bounded_field {
     const char *name;
@@ -70,8 +85,7 @@ static bool plane_end(const struct layout *layout, uint32_t kind, const struct l
                       uint64_t *end_out)
 {
     const uint64_t counts[DIMS] = {layout->page_count, layout->opaque ? 1 : layout->page_tokens,
-                                   layout->opaque ? 1 : layout->head_count,
-                                   layout->kind_elements[kind]};
+                                   layout_head_units(layout), layout->kind_elements[kind]};
     const uint64_t strides[DIMS] = {plane->page_stride, plane->token_stride, plane->head_stride,
                                     plane->element_stride};
     uint64_t end = layout->element_bytes;
@@ -89,6 +103,37 @@ static bool plane_end(const struct layout *layout, uint32_t kind, const struct l
     return end <= (uint64_t)1 << 60;
 }
 
+/* What only opaque planes can have wrong. */
+static int check_opaque(const struct layout *layout, uint32_t index, struct error *error)
+{
+    const struct layout_plane *plane = &layout->planes[index];
+    uint32_t layer = index / layout->kind_count;
+    uint32_t kind = index % layout->kind_count;
+    if (plane->token_stride != 0 || plane->element_stride != 1) {
+        return error_set(error, ST_INVALID,
+                         "layout: layer %u kind %u: an opaque page has token_stride 0, "
+                         "element_stride 1",
+                         layer, kind);
+    }
+    bool apart = layout_heads_apart(layout);
+    if ((plane->head_stride != 0) != apart) {
+        return error_set(error, ST_INVALID,
+                         "layout: layer %u kind %u: head_stride is %llu, but the first plane's "
+                         "pages are %s: all planes of an opaque layout have a head_stride, or none",
+                         layer, kind, (unsigned long long)plane->head_stride,
+                         apart ? "cut by heads" : "whole");
+    }
+    /* a page of all heads is as large as a whole one may be: so the bytes of a part, times as many
+     * cells, kinds and layers as there can be, stay far from overflow */
+    uint64_t bytes = (uint64_t)layout_head_units(layout) * layout->kind_elements[kind];
+    if (bytes > UINT32_MAX) {
+        return error_set(error, ST_INVALID,
+                         "layout: layer %u kind %u: a page of %u heads has %llu bytes, at most %u",
+                         layer, kind, layout->head_count, (unsigned long long)bytes, UINT32_MAX);
+    }
+    return ST_OK;
+}
+
 static int check_plane(const struct layout *layout, uint32_t index, const uint64_t *region_bytes,
                        uint32_t region_count, struct error *error)
 {
@@ -99,12 +144,9 @@ static int check_plane(const struct layout *layout, uint32_t index, const uint64
         return error_set(error, ST_INVALID, "layout: layer %u kind %u: region %u of %u", layer,
                          kind, plane->region, region_count);
     }
-    if (layout->opaque &&
-        (plane->token_stride != 0 || plane->head_stride != 0 || plane->element_stride != 1)) {
-        return error_set(error, ST_INVALID,
-                         "layout: layer %u kind %u: an opaque page has token_stride 0, "
-                         "head_stride 0, element_stride 1",
-                         layer, kind);
+    int status = layout->opaque ? check_opaque(layout, index, error) : ST_OK;
+    if (status != ST_OK) {
+        return status;
     }
     uint64_t end = 0;
     if (!plane_end(layout, kind, plane, &end)) {
@@ -200,7 +242,9 @@ int stored_form_of(const struct layout *layout, uint32_t grains, struct stored_f
         kind->elements = layout->kind_elements[k];
         kind->offset = form.layer_bytes;
         if (layout->opaque) {
-            kind->cell_stride = kind->elements;
+            /* layout_check() proved that the product is at most UINT32_MAX */
+            kind->cell_stride = (uint64_t)kind->elements * layout_head_units(layout);
+            kind->head_stride = layout_heads_apart(layout) ? kind->elements : 0;
             kind->element_stride = 1;
         } else {
             /* at most 2^12 tokens, 2^12 heads, 2^16 elements of 8 bytes: far from overflow */
@@ -217,14 +261,17 @@ int stored_form_of(const struct layout *layout, uint32_t grains, struct stored_f
     return ST_OK;
 }
 
-/* Bytes of an opaque page belong to all of its ranks: ranges that overlap must be the same. */
+/* Bytes of a whole page belong to all of its ranks: ranges that overlap must be the same. Where
+ * heads are apart, each finds its own. */
 static bool opaque_fits(const struct stored_form *form, const struct layout *layout)
 {
     uint64_t form_end = (uint64_t)form->head_begin + form->head_count;
     uint64_t layout_end = (uint64_t)layout->head_begin + layout->head_count;
     bool apart = form_end <= layout->head_begin || layout_end <= form->head_begin;
     bool same = form->head_begin == layout->head_begin && form->head_count == layout->head_count;
-    return form->cell_tokens == layout->page_tokens && (apart || same);
+    return form->cell_tokens == layout->page_tokens &&
+           stored_form_heads_apart(form) == layout_heads_apart(layout) &&
+           (stored_form_heads_apart(form) || apart || same);
 }
 
 bool stored_form_fits(const struct stored_form *form, const struct layout *layout)

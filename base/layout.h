@@ -6,6 +6,12 @@
  *
  * A plane is one kind (K = 0, V = 1, more for engines that keep more) of one layer. An element is
  * one number, or, in an opaque layout, one byte of a page whose inner order only the engine knows.
+ * Opaque pages come in two ways, one for all planes of a layout, told apart by head_stride:
+ *
+ *   whole pages  head_stride 0: the bytes belong to all heads of the layout at once. Their ranks
+ *                count as heads, but nothing cuts a page, so only equal head ranges share it
+ *   heads apart  head_stride > 0, also where there is one head: every head's share of a page is a
+ *                unit of its own, kind_elements its bytes. Any head range shares with any other
  *
  * All strides and offsets are bytes. Nothing here touches memory: a layout that passed
  * layout_check() cannot address a byte outside its regions, whatever pages below page_count are
@@ -47,11 +53,12 @@ struct layout {
     uint32_t layer_begin; /* the layers and KV heads of the model that this session keeps */
     uint32_t layer_count;
     uint32_t head_begin;
-    uint32_t head_count;    /* opaque: the engine's ranks count as heads; page bytes are not cut */
+    uint32_t head_count;
     uint32_t kind_count;    /* planes a layer */
     uint32_t element_bytes; /* 1, 2, 4, 8; opaque: 1 */
-    bool opaque;            /* pages are copied whole: element = byte, token and head strides 0 */
-    uint32_t kind_elements[LAYOUT_KINDS_MAX]; /* elements a head and token; opaque: page bytes */
+    bool opaque;            /* element = byte, token_stride 0; head_stride: see above */
+    /* elements a head and token; opaque: bytes of a page, or of one head's share of it */
+    uint32_t kind_elements[LAYOUT_KINDS_MAX];
     struct layout_plane
         *planes; /* layer_count * kind_count, layer-major; owned by whoever built it */
 };
@@ -66,11 +73,12 @@ struct stored_kind {
     uint64_t token_stride;
     uint64_t head_stride;
     uint64_t element_stride;
-    uint32_t elements; /* a head and token; opaque: bytes a cell */
+    uint32_t elements; /* a head and token; opaque: bytes a cell, or a cell and head */
 };
 
 /* A dense permutation of the pusher's page: planes of equal inner order copy as whole runs, others
- * convert in the same pass over the bytes. Layer l of the part starts at l * layer_bytes. */
+ * convert in the same pass over the bytes. Opaque: cell after cell, in it, where heads are apart
+ * (head_stride > 0), head after head. Layer l of the part starts at l * layer_bytes. */
 struct stored_form {
     uint32_t block_tokens; /* capacity: grains * GRAIN_TOKENS, whatever is valid */
     uint32_t cell_tokens;  /* divides block_tokens */
@@ -85,6 +93,13 @@ struct stored_form {
     uint64_t layer_bytes;
     uint64_t part_bytes; /* layer_count * layer_bytes */
 };
+
+/* Whether the layout, or the form, is opaque with heads apart. */
+bool layout_heads_apart(const struct layout *layout);
+bool stored_form_heads_apart(const struct stored_form *form);
+
+/* Heads that have bytes of their own: all of them, but 1 where whole pages are opaque. */
+uint32_t layout_head_units(const struct layout *layout);
 
 /* Checks every field and that every element of every page lies inside its region
  * (region_bytes[i], region_count of them). ST_OK or ST_INVALID with the field in words. */
@@ -104,7 +119,8 @@ int stored_form_of(const struct layout *layout, uint32_t grains, struct stored_f
                    struct error *error);
 
 /* True when parts of `form` can be copied to and from `layout` as far as their ranges overlap:
- * same element size, kinds and elements, and, if opaque, the same page. */
+ * same element size, kinds and elements, and, if opaque, the same tokens a page and the same way;
+ * whole pages moreover have the same heads, or none in common. */
 bool stored_form_fits(const struct stored_form *form, const struct layout *layout);
 
 #endif

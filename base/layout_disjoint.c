@@ -64,8 +64,8 @@ static bool box_build(const struct layout *layout, uint32_t index, struct box *b
     add_dim(box, layout->page_count, plane->page_stride);
     if (!layout->opaque) {
         add_dim(box, layout->page_tokens, plane->token_stride);
-        add_dim(box, layout->head_count, plane->head_stride);
     }
+    add_dim(box, layout_head_units(layout), plane->head_stride);
     add_dim(box, layout->kind_elements[index % layout->kind_count], plane->element_stride);
     int64_t run = absorb(box, layout->element_bytes);
     box->span[box->dim_count] = run;

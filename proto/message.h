@@ -128,7 +128,7 @@ struct msg_register_layout {
     uint32_t space;
     uint32_t group;
     struct layout layout; /* element_bytes 0: the receiver fills it from the space; opaque:
-                             kind_elements = page bytes; planes in the arena */
+                             kind_elements = page_bytes; planes in the arena */
     uint32_t plane_count;
 };
 

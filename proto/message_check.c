@@ -74,16 +74,46 @@ static int check_range(const char *field, uint64_t value, uint64_t min, uint64_t
     return ST_OK;
 }
 
-/* [begin, begin + count) within [0, max), not empty. */
-static int check_span(const char *field, uint32_t begin, uint32_t count, uint32_t max,
-                      struct error *error)
+/* A number that must lie in [min, max]. */
+struct bounded {
+    const char *field;
+    uint64_t value;
+    uint64_t min;
+    uint64_t max;
+};
+
+static int check_ranges(const struct bounded *fields, size_t count, struct error *error)
 {
-    if (count == 0) {
-        return error_set(error, ST_PROTOCOL, "%s: none", field);
+    int status = ST_OK;
+    for (size_t i = 0; i < count && status == ST_OK; i++) {
+        status = check_range(fields[i].field, fields[i].value, fields[i].min, fields[i].max, error);
     }
-    if (count > max || begin > max - count) {
-        return error_set(error, ST_LIMIT, "%s: %u from %u on, at most %u", field, count, begin,
-                         max);
+    return status;
+}
+
+/* A share of the model: its group, and spans [begin, begin + count) of layers and heads. */
+static int check_want(const char *message, const struct msg_want *want, struct error *error)
+{
+    const struct {
+        const char *field;
+        uint32_t begin;
+        uint32_t count;
+        uint32_t max;
+    } spans[] = {{"layers", want->layer_begin, want->layer_count, LAYOUT_LAYERS_MAX},
+                 {"heads", want->head_begin, want->head_count, LAYOUT_HEADS_MAX}};
+    if (want->group >= SPACE_GROUPS_MAX) {
+        return error_set(error, ST_LIMIT, "%s: group is %u, must be 0 to %d", message, want->group,
+                         SPACE_GROUPS_MAX - 1);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(spans); i++) {
+        uint32_t count = spans[i].count;
+        if (count == 0) {
+            return error_set(error, ST_PROTOCOL, "%s: %s: none", message, spans[i].field);
+        }
+        if (count > spans[i].max || spans[i].begin > spans[i].max - count) {
+            return error_set(error, ST_LIMIT, "%s: %s: %u from %u on, at most %u", message,
+                             spans[i].field, count, spans[i].begin, spans[i].max);
+        }
     }
     return ST_OK;
 }
@@ -136,12 +166,7 @@ static int check_hello(const struct msg_hello *hello, struct error *error)
 
 static int check_hello_reply(const struct msg_hello_reply *reply, struct error *error)
 {
-    const struct {
-        const char *field;
-        uint32_t value;
-        uint32_t min;
-        uint32_t max;
-    } fields[] = {
+    const struct bounded fields[] = {
         {"hello_reply: version", reply->version, 1, UINT32_MAX},
         {"hello_reply: frame_bytes_max", reply->frame_bytes_max, 4096, UINT32_MAX},
         {"hello_reply: requests_max", reply->requests_max, 1, UINT32_MAX},
@@ -149,18 +174,12 @@ static int check_hello_reply(const struct msg_hello_reply *reply, struct error *
         {"hello_reply: layouts_max", reply->layouts_max, 1, UINT32_MAX},
         {"hello_reply: keys_max", reply->keys_max, 1, UINT32_MAX},
     };
-    for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
-        int status =
-            check_range(fields[i].field, fields[i].value, fields[i].min, fields[i].max, error);
-        if (status != ST_OK) {
-            return status;
-        }
-    }
-    int status = check_text("hello_reply: daemon", reply->daemon, MSG_TEXT_MAX, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    return check_instance("hello_reply: instance_id", reply->instance_id, error);
+    int status = check_ranges(fields, ARRAY_COUNT(fields), error);
+    status = status != ST_OK
+                 ? status
+                 : check_text("hello_reply: daemon", reply->daemon, MSG_TEXT_MAX, error);
+    return status != ST_OK ? status
+                           : check_instance("hello_reply: instance_id", reply->instance_id, error);
 }
 
 static int check_register_space(const struct space *space, struct error *error)
@@ -191,29 +210,40 @@ static int check_export_memory(const struct msg_export_memory *export, struct er
     return ST_OK;
 }
 
+/* One page_bytes for all kinds, and one way of cutting for all planes: whole, or heads apart. */
+static int check_opaque(const struct msg_register_layout *body, struct error *error)
+{
+    const struct layout *layout = &body->layout;
+    for (uint32_t kind = 1; kind < layout->kind_count; kind++) {
+        if (layout->kind_elements[kind] != layout->kind_elements[0]) {
+            return error_set(error, ST_PROTOCOL,
+                             "register_layout: page_bytes differs between kinds");
+        }
+    }
+    for (uint32_t i = 1; i < body->plane_count; i++) {
+        if ((layout->planes[i].head_stride != 0) != layout_heads_apart(layout)) {
+            return error_set(error, ST_PROTOCOL,
+                             "register_layout: some opaque planes have a head_stride, some none");
+        }
+    }
+    uint64_t bytes = (uint64_t)layout_head_units(layout) * layout->kind_elements[0];
+    return check_range("register_layout: page_bytes of all heads", bytes, 1, UINT32_MAX, error);
+}
+
 static int check_register_layout(const struct msg_register_layout *body, struct error *error)
 {
     const struct layout *layout = &body->layout;
-    int status = check_range("register_layout: page_tokens", layout->page_tokens, 1,
-                             LAYOUT_PAGE_TOKENS_MAX, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_range("register_layout: page_count", layout->page_count, 1, UINT32_MAX, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_range("register_layout: group", body->group, 0, SPACE_GROUPS_MAX - 1, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_span("register_layout: layers", layout->layer_begin, layout->layer_count,
-                        LAYOUT_LAYERS_MAX, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_span("register_layout: heads", layout->head_begin, layout->head_count,
-                        LAYOUT_HEADS_MAX, error);
+    const struct bounded fields[] = {
+        {"register_layout: page_tokens", layout->page_tokens, 1, LAYOUT_PAGE_TOKENS_MAX},
+        {"register_layout: page_count", layout->page_count, 1, UINT32_MAX},
+    };
+    const struct msg_want share = {.group = body->group,
+                                   .layer_begin = layout->layer_begin,
+                                   .layer_count = layout->layer_count,
+                                   .head_begin = layout->head_begin,
+                                   .head_count = layout->head_count};
+    int status = check_ranges(fields, ARRAY_COUNT(fields), error);
+    status = status != ST_OK ? status : check_want("register_layout", &share, error);
     if (status != ST_OK) {
         return status;
     }
@@ -222,29 +252,17 @@ static int check_register_layout(const struct msg_register_layout *body, struct 
         return error_set(error, ST_PROTOCOL, "register_layout: %u planes for %u layers",
                          body->plane_count, layout->layer_count);
     }
-    for (uint32_t kind = 0; layout->opaque && kind < layout->kind_count; kind++) {
-        if (layout->kind_elements[kind] == 0 ||
-            layout->kind_elements[kind] != layout->kind_elements[0]) {
-            return error_set(error, ST_PROTOCOL,
-                             "register_layout: page_bytes is missing or differs"
-                             " between kinds");
-        }
-    }
-    return ST_OK;
+    return layout->opaque ? check_opaque(body, error) : ST_OK;
 }
 
 static int check_push_run(const struct msg_push_run *run, struct error *error)
 {
-    int status = check_range("push: block_grains", run->block_grains, 1, BLOCK_GRAINS_MAX, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_range("push: block_count", run->block_count, 1, MSG_KEYS_MAX, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_range("push: tail_tokens", run->tail_tokens, 1,
-                         (uint64_t)run->block_grains * GRAIN_TOKENS, error);
+    const struct bounded fields[] = {
+        {"push: block_grains", run->block_grains, 1, BLOCK_GRAINS_MAX},
+        {"push: block_count", run->block_count, 1, MSG_KEYS_MAX},
+        {"push: tail_tokens", run->tail_tokens, 1, (uint64_t)run->block_grains * GRAIN_TOKENS},
+    };
+    int status = check_ranges(fields, ARRAY_COUNT(fields), error);
     if (status != ST_OK) {
         return status;
     }
@@ -301,20 +319,6 @@ static int check_keys(const char *field, uint32_t key_count, uint32_t key_grains
     return ST_OK;
 }
 
-static int check_want(const struct msg_want *want, struct error *error)
-{
-    int status = check_range("lookup: group", want->group, 0, SPACE_GROUPS_MAX - 1, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_span("lookup: layers", want->layer_begin, want->layer_count, LAYOUT_LAYERS_MAX,
-                        error);
-    if (status != ST_OK) {
-        return status;
-    }
-    return check_span("lookup: heads", want->head_begin, want->head_count, LAYOUT_HEADS_MAX, error);
-}
-
 static int check_lookup(const struct msg_lookup *lookup, struct error *error)
 {
     int status =
@@ -327,7 +331,7 @@ static int check_lookup(const struct msg_lookup *lookup, struct error *error)
         return status;
     }
     for (uint32_t i = 0; i < lookup->want_count; i++) {
-        status = check_want(&lookup->wants[i], error);
+        status = check_want("lookup", &lookup->wants[i], error);
         if (status != ST_OK) {
             return status;
         }
@@ -343,11 +347,11 @@ static int check_lookup_reply(const struct msg_lookup_reply *reply, struct error
     if (status != ST_OK) {
         return status;
     }
-    status = check_range("lookup_reply: hit_keys", reply->hit_keys, 0, MSG_KEYS_MAX, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    status = check_range("lookup_reply: origins", reply->origin_count, 0, MSG_ORIGINS_MAX, error);
+    const struct bounded fields[] = {
+        {"lookup_reply: hit_keys", reply->hit_keys, 0, MSG_KEYS_MAX},
+        {"lookup_reply: origins", reply->origin_count, 0, MSG_ORIGINS_MAX},
+    };
+    status = check_ranges(fields, ARRAY_COUNT(fields), error);
     for (uint32_t i = 0; status == ST_OK && i < reply->origin_count; i++) {
         status = check_instance("lookup_reply: origin", reply->origins[i].instance_id, error);
     }

@@ -63,14 +63,15 @@ static void take_shape(const struct kveik_layout *in, const struct space *space,
     }
 }
 
-/* An opaque plane is a page of bytes: what strides it has inside is nobody's business. */
+/* An opaque plane is a page of bytes, or a head's share of one: what strides they have inside is
+ * nobody's business. */
 static struct layout_plane plane_of(const struct kveik_plane *in, bool opaque)
 {
     return (struct layout_plane){.region = in->region,
                                  .offset = in->offset,
                                  .page_stride = in->page_stride,
                                  .token_stride = opaque ? 0 : in->token_stride,
-                                 .head_stride = opaque ? 0 : in->head_stride,
+                                 .head_stride = in->head_stride,
                                  .element_stride = opaque ? 1 : in->element_stride};
 }
 

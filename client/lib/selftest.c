@@ -16,7 +16,7 @@
 #include "base/rng.h"
 #include "client/lib/submit.h"
 
-/* A run of elements: all of one head and token; opaque: a page. */
+/* A run of elements: all of one head and token; opaque: a page, or one head's share of it. */
 struct place {
     uint32_t layer;
     uint32_t kind;
@@ -49,7 +49,7 @@ static bool each_place(struct selftest *test, place_fn fn, void *arg, struct pla
 {
     const struct layout *shape = test->shape;
     uint32_t tokens = shape->opaque ? 1 : shape->page_tokens;
-    uint32_t heads = shape->opaque ? 1 : shape->head_count;
+    uint32_t heads = layout_head_units(shape);
     struct place place = {0};
     for (place.layer = 0; place.layer < shape->layer_count; place.layer++) {
         for (place.kind = 0; place.kind < shape->kind_count; place.kind++) {
@@ -370,7 +370,7 @@ static int prove(struct selftest *test, struct error *error)
 static size_t page_bytes(const struct selftest *test)
 {
     const struct layout *shape = test->shape;
-    size_t runs = shape->opaque ? 1 : (size_t)shape->page_tokens * shape->head_count;
+    size_t runs = (shape->opaque ? 1 : (size_t)shape->page_tokens) * layout_head_units(shape);
     size_t bytes = 0;
     for (uint32_t kind = 0; kind < shape->kind_count; kind++) {
         bytes += runs * run_bytes(test, kind);

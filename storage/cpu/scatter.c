@@ -12,7 +12,8 @@ uint64_t scatter_plane_bytes(const struct copy_item *item, uint32_t plane)
     const struct stored_form *form = item->form;
     uint64_t elements = form->kinds[plane % form->kind_count].elements;
     if (form->opaque) {
-        return item->tokens / form->cell_tokens * elements;
+        uint64_t heads = stored_form_heads_apart(form) ? item->head_count : 1;
+        return item->tokens / form->cell_tokens * heads * elements;
     }
     return (uint64_t)item->tokens * item->head_count * elements * form->element_bytes;
 }
@@ -108,7 +109,8 @@ void scatter_init(struct scatter *scatter, const struct copy_memory *memory,
     KVEIK_ASSERT(!layout->opaque || (item->page_token % layout->page_tokens == 0 &&
                                      item->part_token % layout->page_tokens == 0 &&
                                      item->tokens % layout->page_tokens == 0 &&
-                                     form->cell_tokens == layout->page_tokens));
+                                     form->cell_tokens == layout->page_tokens &&
+                                     stored_form_heads_apart(form) == layout_heads_apart(layout)));
 
     uint32_t layout_plane = (layer - layout->layer_begin) * layout->kind_count + kind;
     *scatter = (struct scatter){.item = item,
@@ -128,17 +130,21 @@ static void make_shape(struct scatter *scatter, uint32_t tokens)
     const struct stored_form *form = scatter->item->form;
     const struct layout_plane *plane = scatter->plane;
     const struct stored_kind *kind = scatter->kind;
+    const struct box_dim heads = {scatter->item->head_count, plane->head_stride, kind->head_stride};
     scatter->shape_tokens = tokens;
     if (form->opaque) {
         scatter->shape = (struct box){.run_bytes = kind->elements};
-        return;
+        if (stored_form_heads_apart(form)) {
+            scatter->shape.dims[scatter->shape.dim_count++] = heads;
+        }
+    } else {
+        scatter->shape =
+            (struct box){.run_bytes = form->element_bytes,
+                         .dim_count = 3,
+                         .dims = {{tokens, plane->token_stride, kind->token_stride},
+                                  heads,
+                                  {kind->elements, plane->element_stride, kind->element_stride}}};
     }
-    scatter->shape =
-        (struct box){.run_bytes = form->element_bytes,
-                     .dim_count = 3,
-                     .dims = {{tokens, plane->token_stride, kind->token_stride},
-                              {scatter->item->head_count, plane->head_stride, kind->head_stride},
-                              {kind->elements, plane->element_stride, kind->element_stride}}};
     box_normalise(&scatter->shape, scatter->order);
 }
 

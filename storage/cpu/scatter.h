@@ -2,9 +2,10 @@
  * The address plan of one plane of one copy item. Private to this folder.
  *
  * The tokens of an item are cut where a page or a cell ends. What lies between two cuts is affine
- * on both sides: a box. Its dimensions (token, head, element) are merged as far as both sides are
- * contiguous, so that equal layouts give one run a page (and one run for many pages, where they
- * happen to follow each other), and different ones the fewest and longest runs there are.
+ * on both sides: a box. Its dimensions (token, head, element; of an opaque page, the heads if they
+ * are apart, around runs of bytes) are merged as far as both sides are contiguous, so that equal
+ * layouts give one run a page (and one run for many pages, where they happen to follow each other),
+ * and different ones the fewest and longest runs there are.
  */
 #ifndef KVEIK_STORAGE_CPU_SCATTER_H
 #define KVEIK_STORAGE_CPU_SCATTER_H

@@ -2,29 +2,16 @@
  * Engines with different layouts, page sizes, block sizes, ranks and ways of memory share blocks:
  * what one pushed another pulls, and every element is where its own indexing expects it.
  */
-#include <kveik/kveik.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <check.h>
 
-#include "base/heap.h"
 #include "base/rng.h"
 #include "tests/lib/check_main.h"
 #include "tests/lib/daemon.h"
-#include "tests/lib/kv_memory.h"
+#include "tests/lib/rank.h"
 
-enum {
-    LAYERS = 4,
-    HEADS = 4,
-    KINDS = 2,
-    ELEMENTS = 24,
-    ELEMENT_BYTES = 2,
-    TOKENS_MAX = 512, /* tokens that each engine has pages for */
-    ROUNDS = 60,
-    REGIONS_MAX = 64,
-    RANKS_MAX = 8,
-};
+enum { ROUNDS = 60 };
 
 static struct daemon kveikd;
 
@@ -41,288 +28,27 @@ static void teardown(void)
     daemon_finish(&kveikd);
 }
 
-/* One rank of an engine. */
-struct rank {
-    kveik_client *client;
-    struct kv_memory kv;
-    uint32_t space;
-    uint32_t layout;
-};
-
-/* What the element e of a token is, whoever holds it: pages and ranks do not enter. */
-struct place {
-    uint64_t seed;
-    uint32_t layer;
-    uint32_t kind;
-    uint32_t token;
-    uint32_t head;
-    uint32_t element;
-};
-
-static uint16_t value_of(const struct place *at)
-{
-    struct rng rng = {.state = at->seed * 1000003u + at->token};
-    rng.state = rng_next(&rng) + at->layer * 7919u + at->kind * 104729u;
-    rng.state = rng_next(&rng) + at->head * 1299709u + at->element;
-    return (uint16_t)rng_next(&rng);
-}
-
-static char *element_at(const struct rank *rank, const uint32_t *pages, const struct place *at)
-{
-    const struct layout *layout = &rank->kv.layout;
-    uint32_t number = (at->layer - layout->layer_begin) * layout->kind_count + at->kind;
-    const struct layout_plane *plane = &layout->planes[number];
-    return rank->kv.regions[plane->region].base + plane->offset +
-           pages[at->token / layout->page_tokens] * plane->page_stride +
-           at->token % layout->page_tokens * plane->token_stride +
-           (at->head - layout->head_begin) * plane->head_stride +
-           at->element * plane->element_stride;
-}
-
-static void one_element(const struct rank *rank, const uint32_t *pages, const struct place *at,
-                        bool check)
-{
-    uint16_t value = value_of(at);
-    char *place = element_at(rank, pages, at);
-    if (!check) {
-        (void)memcpy(place, &value, sizeof value);
-    } else if (memcmp(place, &value, sizeof value) != 0) {
-        ck_abort_msg("layer %u kind %u token %u head %u element %u is wrong", at->layer, at->kind,
-                     at->token, at->head, at->element);
-    }
-}
-
-/* Fills or checks `tokens` tokens in the rank's pages. */
-static void walk(const struct rank *rank, const uint32_t *pages, uint32_t tokens, uint64_t seed,
-                 bool check)
-{
-    const struct layout *layout = &rank->kv.layout;
-    struct place at = {.seed = seed};
-    for (uint32_t l = 0; l < layout->layer_count * KINDS; l++) {
-        at.layer = layout->layer_begin + l / KINDS;
-        at.kind = l % KINDS;
-        for (at.token = 0; at.token < tokens; at.token++) {
-            for (uint32_t i = 0; i < layout->head_count * ELEMENTS; i++) {
-                at.head = layout->head_begin + i / ELEMENTS;
-                at.element = i % ELEMENTS;
-                one_element(rank, pages, &at, check);
-            }
-        }
-    }
-}
-
-static void rank_export(struct rank *rank, uint32_t mode, uint32_t *handles)
-{
-    struct kveik_error error = {0};
-    for (uint32_t r = 0; r < rank->kv.region_count; r++) {
-        struct kveik_memory_options options = KVEIK_MEMORY_OPTIONS_INIT;
-        options.mode = mode;
-        int status =
-            kveik_memory_export(rank->client, rank->kv.regions[r].base, rank->kv.region_bytes[r],
-                                &options, &handles[r], NULL, &error);
-        ck_assert_msg(status == KVEIK_OK, "export of region %u: %s", r, error.text);
-    }
-}
-
-static void rank_space(struct rank *rank)
-{
-    struct kveik_error error = {0};
-    struct kveik_group group = {.rule = KVEIK_RULE_EVERY,
-                                .layer_count = LAYERS,
-                                .head_count = HEADS,
-                                .kind_count = KINDS,
-                                .kind_elements = {ELEMENTS, ELEMENTS}};
-    struct kveik_space space = KVEIK_SPACE_INIT;
-    space.model = "shared";
-    space.dtype = KVEIK_F16;
-    space.group_count = 1;
-    space.groups = &group;
-    int status = kveik_space_register(rank->client, &space, &rank->space, &error);
-    ck_assert_msg(status == KVEIK_OK, "%s", error.text);
-}
-
-static void rank_layout(struct rank *rank, const uint32_t *handles)
-{
-    struct kveik_error error = {0};
-    struct kveik_plane planes[LAYERS * KINDS];
-    const struct layout *own = &rank->kv.layout;
-    for (uint32_t p = 0; p < own->layer_count * KINDS; p++) {
-        planes[p] = (struct kveik_plane){.region = handles[own->planes[p].region],
-                                         .offset = own->planes[p].offset,
-                                         .page_stride = own->planes[p].page_stride,
-                                         .token_stride = own->planes[p].token_stride,
-                                         .head_stride = own->planes[p].head_stride,
-                                         .element_stride = own->planes[p].element_stride};
-    }
-    struct kveik_layout layout = KVEIK_LAYOUT_INIT;
-    layout.space = rank->space;
-    layout.page_tokens = own->page_tokens;
-    layout.page_count = own->page_count;
-    layout.layer_begin = own->layer_begin;
-    layout.layer_count = own->layer_count;
-    layout.head_begin = own->head_begin;
-    layout.head_count = own->head_count;
-    layout.planes = planes;
-    int status = kveik_layout_register(rank->client, &layout, &rank->layout, &error);
-    ck_assert_msg(status == KVEIK_OK, "%s", error.text);
-}
-
-static void rank_open(struct rank *rank, const struct kv_geometry *geometry, const char *instance,
-                      uint32_t mode)
-{
-    struct kveik_error error = {0};
-    struct kveik_options options = KVEIK_OPTIONS_INIT;
-    options.socket_path = kveikd.socket;
-    options.instance = instance;
-    ck_assert_msg(kveik_connect(&options, &rank->client, &error) == KVEIK_OK, "%s", error.text);
-    rank_space(rank);
-    kv_memory_init(&rank->kv, geometry, 1);
-    uint32_t handles[REGIONS_MAX];
-    ck_assert_uint_le(rank->kv.region_count, REGIONS_MAX);
-    rank_export(rank, mode, handles);
-    rank_layout(rank, handles);
-}
-
-/* How one engine cuts the model. */
-struct cut {
-    uint32_t ranks_heads;
-    uint32_t ranks_layers;
-    uint32_t page_tokens;
-    uint32_t block_tokens;
-    enum kv_style style;
-    uint32_t mode;
-};
-
-static struct cut random_cut(struct rng *rng)
-{
-    static const uint32_t pages[] = {16, 32, 64, 128};
-    static const uint32_t blocks[] = {16, 32, 128};
-    return (struct cut){.ranks_heads = 1u << rng_below(rng, 3),
-                        .ranks_layers = 1u << rng_below(rng, 2),
-                        .page_tokens = pages[rng_below(rng, ARRAY_COUNT(pages))],
-                        .block_tokens = blocks[rng_below(rng, ARRAY_COUNT(blocks))],
-                        .style = (enum kv_style)rng_below(rng, KV_STYLE_COUNT),
-                        .mode = rng_below(rng, 3) == 0 ? KVEIK_MEMORY_CROSS : KVEIK_MEMORY_AUTO};
-}
-
-static uint32_t engine_open(struct rank *ranks, const struct cut *cut, const char *instance)
-{
-    uint32_t count = 0;
-    for (uint32_t l = 0; l < cut->ranks_layers; l++) {
-        for (uint32_t h = 0; h < cut->ranks_heads; h++) {
-            struct kv_geometry geometry = {.style = cut->style,
-                                           .page_tokens = cut->page_tokens,
-                                           .page_count = TOKENS_MAX / cut->page_tokens,
-                                           .layer_begin = l * (LAYERS / cut->ranks_layers),
-                                           .layer_count = LAYERS / cut->ranks_layers,
-                                           .head_begin = h * (HEADS / cut->ranks_heads),
-                                           .head_count = HEADS / cut->ranks_heads,
-                                           .kind_count = KINDS,
-                                           .element_bytes = ELEMENT_BYTES,
-                                           .elements = {ELEMENTS, ELEMENTS}};
-            rank_open(&ranks[count++], &geometry, instance, cut->mode);
-        }
-    }
-    return count;
-}
-
-static void engine_close(struct rank *ranks, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        kveik_close(ranks[i].client);
-        kv_memory_finish(&ranks[i].kv);
-    }
-}
-
-static uint32_t pages_of(const struct rank *rank, uint32_t tokens)
-{
-    return (tokens + rank->kv.layout.page_tokens - 1) / rank->kv.layout.page_tokens;
-}
-
-static void push(struct rank *rank, const uint32_t *pages, const uint8_t *keys, uint32_t tokens,
-                 uint32_t block_tokens)
-{
-    struct kveik_push_run run = {.layout = rank->layout,
-                                 .block_count = (tokens + block_tokens - 1) / block_tokens,
-                                 .block_tokens = block_tokens,
-                                 .tail_tokens = tokens % block_tokens,
-                                 .keys = keys,
-                                 .key_count = (tokens + 15) / 16,
-                                 .pages = pages,
-                                 .page_count = pages_of(rank, tokens)};
-    struct kveik_push request = KVEIK_PUSH_INIT;
-    request.runs = &run;
-    request.run_count = 1;
-    struct kveik_completion done = KVEIK_COMPLETION_INIT;
-    int status = kveik_push(rank->client, &request, &done);
-    ck_assert_msg(status == KVEIK_OK, "push: %s", done.text);
-    for (uint32_t i = 0; i < done.status_count; i++) {
-        ck_assert_int_eq(done.statuses[i], KVEIK_OK);
-    }
-    kveik_completion_finish(&done);
-}
-
-static void pull(struct rank *rank, const uint32_t *pages, const uint8_t *keys, uint32_t tokens)
-{
-    struct kveik_pull_run run = {.layout = rank->layout,
-                                 .keys = keys,
-                                 .key_count = (tokens + 15) / 16,
-                                 .tail_tokens = tokens % 16,
-                                 .pages = pages,
-                                 .page_count = pages_of(rank, tokens)};
-    struct kveik_pull request = KVEIK_PULL_INIT;
-    request.runs = &run;
-    request.run_count = 1;
-    struct kveik_completion done = KVEIK_COMPLETION_INIT;
-    int status = kveik_pull(rank->client, &request, &done);
-    ck_assert_msg(status == KVEIK_OK, "pull: %s", done.text);
-    for (uint32_t i = 0; i < done.status_count; i++) {
-        ck_assert_msg(done.statuses[i] == KVEIK_OK, "key %u: %d", i, done.statuses[i]);
-    }
-    kveik_completion_finish(&done);
-}
-
-static uint32_t lookup(struct rank *rank, const uint8_t *keys, uint32_t tokens)
-{
-    struct kveik_lookup request = KVEIK_LOOKUP_INIT;
-    request.space = rank->space;
-    request.keys = keys;
-    request.key_count = (tokens + 15) / 16;
-    request.tail_tokens = tokens % 16;
-    struct kveik_completion done = KVEIK_COMPLETION_INIT;
-    int status = kveik_lookup(rank->client, &request, &done);
-    ck_assert_msg(status == KVEIK_OK, "lookup: %s", done.text);
-    uint32_t hit = done.hit_tokens;
-    kveik_completion_finish(&done);
-    return hit;
-}
-
-static void share_once(struct rng *rng, uint64_t seed)
+/* One engine pushes `tokens` tokens, all ranks of the other pull and find every element. */
+static void share(struct rng *rng, const struct cut *from, const struct cut *to, uint32_t tokens)
 {
     struct rank pushers[RANKS_MAX];
     struct rank pullers[RANKS_MAX];
-    struct cut from = random_cut(rng);
-    struct cut to = random_cut(rng);
-    uint32_t pushing = engine_open(pushers, &from, "pusher");
-    uint32_t pulling = engine_open(pullers, &to, "puller");
-    uint32_t tokens = 1 + (uint32_t)rng_below(rng, 400);
-    uint32_t ids[TOKENS_MAX];
+    uint64_t seed = rng_next(rng);
+    uint32_t pushing = engine_open(pushers, kveikd.socket, from, "pusher");
+    uint32_t pulling = engine_open(pullers, kveikd.socket, to, "puller");
     uint8_t keys[TOKENS_MAX / 16 * KVEIK_KEY_BYTES];
-    for (uint32_t i = 0; i < tokens; i++) {
-        ids[i] = (uint32_t)rng_below(rng, 50000);
-    }
-    ck_assert_int_eq(kveik_hash_tokens(NULL, ids, tokens, NULL, 0, keys), KVEIK_OK);
+    random_prompt(rng, tokens, keys);
     uint32_t pages[TOKENS_MAX];
     for (uint32_t r = 0; r < pushing; r++) {
         kv_random_pages(rng, pages, pages_of(&pushers[r], tokens), pushers[r].kv.layout.page_count);
         walk(&pushers[r], pages, tokens, seed, false);
         ck_assert_uint_eq(lookup(&pullers[0], keys, tokens), 0); /* not before all ranks pushed */
-        push(&pushers[r], pages, keys, tokens, from.block_tokens);
+        push(&pushers[r], pages, keys, tokens, from->block_tokens);
     }
     ck_assert_uint_eq(lookup(&pullers[0], keys, tokens), tokens);
     for (uint32_t r = 0; r < pulling; r++) {
         kv_random_pages(rng, pages, pages_of(&pullers[r], tokens), pullers[r].kv.layout.page_count);
-        pull(&pullers[r], pages, keys, tokens);
+        pull(&pullers[r], pages, keys, tokens, KVEIK_OK);
         walk(&pullers[r], pages, tokens, seed, true);
     }
     engine_close(pushers, pushing);
@@ -334,14 +60,157 @@ START_TEST(any_layout_to_any_layout)
         struct rng rng = {.state = 2026};
         uint64_t rounds = check_scaled(ROUNDS);
         for (uint64_t i = 0; i < rounds; i++) {
-            share_once(&rng, i);
+            struct cut from = random_cut(&rng);
+            struct cut to = random_cut(&rng);
+            share(&rng, &from, &to, 1 + (uint32_t)rng_below(&rng, 400));
         }
+    }
+END_TEST
+
+/* Opaque engines of one packing: the same page, blocks of whole pages. */
+static struct cut opaque_cut(struct rng *rng, enum way way, uint32_t heads, uint32_t layers)
+{
+    struct cut cut = random_cut(rng);
+    cut.way = way;
+    cut.ranks_heads = heads;
+    cut.ranks_layers = layers;
+    cut.page_tokens = 32;
+    cut.block_tokens = rng_below(rng, 2) == 0 ? 32 : 128;
+    return cut;
+}
+
+/* Opaque pages are moved whole, but the last grain may be partial. */
+static uint32_t opaque_tokens(struct rng *rng)
+{
+    return 32 * (1 + (uint32_t)rng_below(rng, 12)) - (uint32_t)rng_below(rng, 16);
+}
+
+/* Every degree of tensor parallelism to every other, over every cut of the layers. */
+START_TEST(opaque_heads_apart_between_all_degrees)
+    {
+        struct rng rng = {.state = 77};
+        for (uint32_t i = 0; i < 36; i++) {
+            struct cut from = opaque_cut(&rng, HEADS_APART, 1u << i % 3, 1u << i / 9 % 2);
+            struct cut to = opaque_cut(&rng, HEADS_APART, 1u << i / 3 % 3, 1u << i / 18);
+            share(&rng, &from, &to, opaque_tokens(&rng));
+        }
+    }
+END_TEST
+
+START_TEST(opaque_whole_pages_between_equal_ranks)
+    {
+        struct rng rng = {.state = 78};
+        for (uint32_t i = 0; i < 12; i++) {
+            struct cut from = opaque_cut(&rng, WHOLE_PAGES, 1u << i % 3, 1u << i / 3 % 2);
+            struct cut to = opaque_cut(&rng, WHOLE_PAGES, 1u << i % 3, 1u << i / 6);
+            share(&rng, &from, &to, opaque_tokens(&rng));
+        }
+    }
+END_TEST
+
+/* What was packed in another way is a miss for every rank, and leaves its memory as it was. */
+static void share_nothing(struct rng *rng, const struct cut *from, const struct cut *to)
+{
+    struct rank pushers[RANKS_MAX];
+    struct rank pullers[RANKS_MAX];
+    uint32_t pushing = engine_open(pushers, kveikd.socket, from, "pusher");
+    uint32_t pulling = engine_open(pullers, kveikd.socket, to, "puller");
+    uint32_t tokens = opaque_tokens(rng);
+    uint8_t keys[TOKENS_MAX / 16 * KVEIK_KEY_BYTES];
+    random_prompt(rng, tokens, keys);
+    uint32_t pages[TOKENS_MAX];
+    for (uint32_t r = 0; r < pushing; r++) {
+        kv_random_pages(rng, pages, pages_of(&pushers[r], tokens), pushers[r].kv.layout.page_count);
+        push(&pushers[r], pages, keys, tokens, from->block_tokens);
+    }
+    for (uint32_t r = 0; r < pulling; r++) {
+        struct kv_memory before;
+        kv_memory_clone(&before, &pullers[r].kv);
+        pull(&pullers[r], pages, keys, tokens, KVEIK_MISS);
+        ck_assert(kv_memory_equal(&before, &pullers[r].kv));
+        kv_memory_finish(&before);
+    }
+    engine_close(pushers, pushing);
+    engine_close(pullers, pulling);
+}
+
+START_TEST(whole_pages_never_serve_some_of_their_heads)
+    {
+        struct rng rng = {.state = 79};
+        for (uint32_t from = 1; from <= 4; from *= 2) {
+            for (uint32_t to = 1; to <= 4; to *= 2) {
+                struct cut whole_from = opaque_cut(&rng, WHOLE_PAGES, from, 2);
+                struct cut whole_to = opaque_cut(&rng, WHOLE_PAGES, to, 1);
+                struct cut apart_from = opaque_cut(&rng, HEADS_APART, from, 1);
+                struct cut apart_to = opaque_cut(&rng, HEADS_APART, to, 2);
+                if (from != to) {
+                    share_nothing(&rng, &whole_from, &whole_to);
+                }
+                share_nothing(&rng, &whole_from, &apart_to);
+                share_nothing(&rng, &apart_from, &whole_to);
+            }
+        }
+    }
+END_TEST
+
+/* ---- the self-test, through the daemon ------------------------------------------------------ */
+
+/* An engine whose pages are [page][head][byte], whatever it declared. */
+static char *share_at(const struct rank *rank, uint32_t layer, uint32_t kind, uint32_t page,
+                      uint32_t head)
+{
+    return rank->kv.regions[layer * KINDS + kind].base + (size_t)page * HEADS * OPAQUE_BYTES +
+           (size_t)head * OPAQUE_BYTES;
+}
+
+/* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
+static void fill_share(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
+                       uint32_t head, const void *data, size_t bytes)
+{
+    (void)token;
+    (void)memcpy(share_at(arg, layer, kind, page, head), data, bytes);
+}
+
+/* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
+static int check_share(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
+                       uint32_t head, const void *data, size_t bytes)
+{
+    (void)token;
+    return memcmp(share_at(arg, layer, kind, page, head), data, bytes);
+}
+
+START_TEST(heads_of_opaque_pages_prove_themselves)
+    {
+        struct rng rng = {.state = 80};
+        struct kveik_error error = {0};
+        struct rank rank;
+        struct cut cut = opaque_cut(&rng, HEADS_APART, 1, 1);
+        cut.style = KV_HEAD_MAJOR;
+        ck_assert_uint_eq(engine_open(&rank, kveikd.socket, &cut, "engine"), 1);
+        int status = rank_register(&rank, fill_share, check_share, &error);
+        ck_assert_msg(status == KVEIK_OK, "%s", error.text);
+        struct layout_plane *plane = &rank.kv.layout.planes[5];
+        struct layout_plane right = *plane;
+        plane->head_stride = (uint64_t)rank.kv.layout.page_count * OPAQUE_BYTES; /* [head][page] */
+        plane->page_stride = OPAQUE_BYTES;
+        status = rank_register(&rank, fill_share, check_share, &error);
+        ck_assert_int_eq(status, KVEIK_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(error.text, "layer 2 kind 1 page 0 token 0 head 1"));
+        *plane = right;
+        plane->head_stride++;
+        status = rank_register(&rank, NULL, NULL, &error);
+        ck_assert_int_eq(status, KVEIK_E_INVALID);
+        ck_assert_ptr_nonnull(strstr(error.text, "layer 2 kind 1 ends at"));
+        engine_close(&rank, 1);
     }
 END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {any_layout_to_any_layout};
+    const TTest *const tests[] = {any_layout_to_any_layout, opaque_heads_apart_between_all_degrees,
+                                  opaque_whole_pages_between_equal_ranks,
+                                  whole_pages_never_serve_some_of_their_heads,
+                                  heads_of_opaque_pages_prove_themselves};
     struct check_suite suite = {.name = "sharing",
                                 .tests = tests,
                                 .count = ARRAY_COUNT(tests),

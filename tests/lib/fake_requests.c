@@ -41,13 +41,13 @@ static size_t token_bytes(const struct layout *layout)
 {
     size_t bytes = 0;
     for (uint32_t kind = 0; kind < layout->kind_count; kind++) {
-        bytes += (size_t)layout->kind_elements[kind] * layout->element_bytes *
-                 (layout->opaque ? 1 : layout->head_count);
+        bytes +=
+            (size_t)layout->kind_elements[kind] * layout->element_bytes * layout_head_units(layout);
     }
     return bytes * layout->layer_count;
 }
 
-/* One token of all planes (opaque: the page that it begins) to or from `data`. */
+/* One token of all planes (opaque: the page that it begins, of all heads) to or from `data`. */
 static uint8_t *copy_token(const struct fake_run *run, uint32_t token, uint8_t *data, bool push)
 {
     const struct layout *layout = run->layout;
@@ -60,7 +60,7 @@ static uint8_t *copy_token(const struct fake_run *run, uint32_t token, uint8_t *
     for (uint32_t plane = 0; plane < layout->layer_count * layout->kind_count; plane++) {
         const struct layout_plane *p = &layout->planes[plane];
         uint32_t elements = layout->kind_elements[plane % layout->kind_count];
-        for (uint32_t head = 0; head < (layout->opaque ? 1 : layout->head_count); head++) {
+        for (uint32_t head = 0; head < layout_head_units(layout); head++) {
             for (uint32_t e = 0; e < elements; e++) {
                 uint8_t *memory = run->regions[p->region].base + p->offset + page * p->page_stride +
                                   inside * p->token_stride + head * p->head_stride +

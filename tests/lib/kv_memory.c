@@ -6,6 +6,8 @@
 #include "base/assert.h"
 #include "base/heap.h"
 
+enum { MEMORY_PAGE = 4096 };
+
 static void *must(void *memory)
 {
     if (memory == NULL) {
@@ -108,25 +110,51 @@ static void set_plane(const struct kv_geometry *g, uint32_t layer, uint32_t kind
     }
 }
 
-/* Pages of an opaque layout hold kind_elements bytes, whatever is in them. */
+/* Pages of an opaque layout, or the heads' shares of them, hold kind_elements bytes, whatever is in
+ * them. */
 static void set_opaque_plane(const struct kv_geometry *g, uint32_t layer, uint32_t kind,
                              struct layout_plane *plane)
 {
-    *plane = (struct layout_plane){.region = layer * g->kind_count + kind,
-                                   .page_stride = g->elements[kind],
-                                   .element_stride = 1};
+    uint64_t bytes = g->elements[kind];
+    *plane = (struct layout_plane){
+        .region = layer * g->kind_count + kind, .page_stride = bytes, .element_stride = 1};
+    if (!g->apart) {
+        return;
+    }
+    uint64_t heads = g->head_count;
+    uint64_t kinds = 0;
+    uint64_t before = 0;
+    for (uint32_t k = 0; k < g->kind_count; k++) {
+        kinds += g->elements[k];
+        before += k < kind ? g->elements[k] : 0;
+    }
+    plane->head_stride = bytes;
+    plane->page_stride = heads * bytes;
+    if (g->style == KV_INTERLEAVED) { /* [page][head][kind] */
+        plane->region = layer;
+        plane->offset = before;
+        plane->head_stride = kinds;
+        plane->page_stride = heads * kinds;
+    } else if (g->style == KV_ACROSS) { /* [page][layer][kind][head] */
+        plane->region = 0;
+        plane->offset = heads * (layer * kinds + before);
+        plane->page_stride = g->layer_count * heads * kinds;
+    } else if (g->style == KV_TRANSPOSED) { /* [head][page] */
+        plane->head_stride = g->page_count * bytes;
+        plane->page_stride = bytes;
+    } else if (g->style == KV_PADDED) {
+        plane->head_stride = bytes + 20;
+        plane->page_stride = heads * plane->head_stride + 64;
+    }
 }
 
 static uint64_t end_of(const struct layout *layout, uint32_t kind, const struct layout_plane *plane)
 {
     uint64_t end = plane->offset + (layout->page_count - 1) * plane->page_stride +
+                   (layout_head_units(layout) - 1) * plane->head_stride +
                    (layout->kind_elements[kind] - 1) * plane->element_stride +
                    layout->element_bytes;
-    if (!layout->opaque) {
-        end += (layout->page_tokens - 1) * plane->token_stride +
-               (layout->head_count - 1) * plane->head_stride;
-    }
-    return end;
+    return end + (layout->opaque ? 0 : (layout->page_tokens - 1) * plane->token_stride);
 }
 
 static void allocate_regions(struct kv_memory *kv)
@@ -134,7 +162,9 @@ static void allocate_regions(struct kv_memory *kv)
     kv->regions = must(heap_calloc(kv->region_count, sizeof *kv->regions));
     for (uint32_t i = 0; i < kv->region_count; i++) {
         kv->regions[i].bytes = kv->region_bytes[i];
-        kv->regions[i].base = must(heap_alloc_aligned(64, kv->region_bytes[i]));
+        uint64_t unit = kv->own_pages ? MEMORY_PAGE : 1;
+        uint64_t bytes = (kv->region_bytes[i] + unit - 1) / unit * unit;
+        kv->regions[i].base = must(heap_alloc_aligned(kv->own_pages ? MEMORY_PAGE : 64, bytes));
     }
     kv->memory = (struct copy_memory){.regions = kv->regions, .pidfd = -1};
 }
@@ -143,7 +173,7 @@ void kv_memory_init(struct kv_memory *kv, const struct kv_geometry *g, uint64_t 
 {
     uint32_t plane_count = g->layer_count * g->kind_count;
     KVEIK_ASSERT(g->layer_count > 0 && g->kind_count > 0);
-    *kv = (struct kv_memory){0};
+    *kv = (struct kv_memory){.own_pages = g->own_pages};
     kv->layout = (struct layout){.page_tokens = g->page_tokens,
                                  .page_count = g->page_count,
                                  .layer_begin = g->layer_begin,
@@ -258,9 +288,10 @@ static void copy_elements(const struct kv_memory *kv, const struct copy_item *it
 static void copy_plane(const struct kv_memory *kv, const struct copy_item *item, bool push,
                        struct place at)
 {
-    /* bytes of an opaque page belong to all of its tokens and heads at once */
+    /* bytes of an opaque page belong to all of its tokens at once, of a whole one to all heads */
     uint32_t step = item->form->opaque ? item->form->cell_tokens : 1;
-    uint32_t heads = item->form->opaque ? 1 : item->head_count;
+    bool whole = item->form->opaque && !stored_form_heads_apart(item->form);
+    uint32_t heads = whole ? 1 : item->head_count;
     for (at.token = 0; at.token < item->tokens; at.token += step) {
         for (uint32_t head = 0; head < heads; head++) {
             at.head = item->head_begin + head;

@@ -1,6 +1,7 @@
 /*
  * Engine memory for tests: layouts as engines have them, random ones too, over regions of exactly
- * the size that the layout needs (so that a sanitizer sees any byte beyond), and a reference that
+ * the size that the layout needs (so that a sanitizer sees any byte beyond; rounded up to pages of
+ * memory if asked for), and a reference that
  * moves one element after the other by the formulas of base/layout.h and nothing else.
  */
 #ifndef KVEIK_TESTS_LIB_KV_MEMORY_H
@@ -26,7 +27,8 @@ enum kv_style {
 
 struct kv_geometry {
     enum kv_style style;
-    bool opaque;
+    bool opaque; /* elements: bytes of a page of all heads */
+    bool apart;  /* with opaque: of one head's share of it; they lie as the style's heads do */
     uint32_t page_tokens;
     uint32_t page_count;
     uint32_t layer_begin;
@@ -36,6 +38,8 @@ struct kv_geometry {
     uint32_t kind_count;
     uint32_t element_bytes;
     uint32_t elements[LAYOUT_KINDS_MAX];
+    bool own_pages; /* no region shares a page of memory with anything else: to be adopted beside
+                       other clients of the process */
 };
 
 struct kv_memory {
@@ -43,6 +47,7 @@ struct kv_memory {
     struct copy_region *regions;
     uint64_t *region_bytes;
     uint32_t region_count;
+    bool own_pages;
     struct copy_memory memory; /* over the regions, in this process */
 };
 

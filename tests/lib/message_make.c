@@ -162,6 +162,7 @@ static void make_layout(struct maker *maker, struct msg *msg)
 {
     struct msg_register_layout *body = &msg->u.register_layout;
     bool opaque = coin(maker);
+    bool apart = opaque && coin(maker);
     *body = (struct msg_register_layout){
         .space = between(maker, 0, UINT32_MAX),
         .group = between(maker, 0, SPACE_GROUPS_MAX - 1),
@@ -175,7 +176,7 @@ static void make_layout(struct maker *maker, struct msg *msg)
                    .element_bytes = opaque ? 1 : 0,
                    .opaque = opaque}};
     struct layout *layout = &body->layout;
-    uint32_t page_bytes = between(maker, 1, INT32_MAX);
+    uint32_t page_bytes = between(maker, 1, apart ? INT32_MAX / 100 : INT32_MAX);
     for (uint32_t kind = 0; opaque && kind < layout->kind_count; kind++) {
         layout->kind_elements[kind] = page_bytes;
     }
@@ -188,6 +189,9 @@ static void make_layout(struct maker *maker, struct msg *msg)
                                                   .token_stride = rng_next(maker->rng),
                                                   .head_stride = rng_next(maker->rng),
                                                   .element_stride = rng_next(maker->rng)};
+        if (opaque) { /* all planes of one way */
+            layout->planes[i].head_stride = apart ? layout->planes[i].head_stride | 1 : 0;
+        }
     }
 }
 

@@ -86,10 +86,13 @@ struct scene {
     struct copy_item pull[BLOCKS];
 };
 
-static void scene_init(struct scene *scene, enum kv_style from, enum kv_style to, uint32_t elements)
+static void scene_init_of(struct scene *scene, enum kv_style from, enum kv_style to,
+                          uint32_t elements, bool apart)
 {
     struct rng rng = {elements};
     struct kv_geometry g = {.style = from,
+                            .opaque = apart,
+                            .apart = apart,
                             .page_tokens = 16,
                             .page_count = BLOCKS * BLOCK_TOKENS / 16 + 3,
                             .layer_begin = 2,
@@ -119,6 +122,11 @@ static void scene_init(struct scene *scene, enum kv_style from, enum kv_style to
         scene->pull[i] = scene->push[i];
         scene->pull[i].layout = &scene->to.layout;
     }
+}
+
+static void scene_init(struct scene *scene, enum kv_style from, enum kv_style to, uint32_t elements)
+{
+    scene_init_of(scene, from, to, elements, false);
 }
 
 static void scene_finish(struct scene *scene)
@@ -201,6 +209,15 @@ START_TEST(workers_move_what_the_reference_moves)
             for (int to = 0; to < KV_STYLE_COUNT; to++) {
                 struct scene scene;
                 scene_init(&scene, (enum kv_style)from, (enum kv_style)to, to % 3 == 0 ? 128 : 24);
+                if (_i == 1) {
+                    scene_cross(&scene, getpid(), pidfd);
+                }
+                check_round_trip(engine, &waker, &scene);
+                scene_finish(&scene);
+                /* opaque shares of heads, one pair of styles with long ones, which go directly */
+                bool longer = from == KV_PADDED && to == KV_TRANSPOSED;
+                scene_init_of(&scene, (enum kv_style)from, (enum kv_style)to,
+                              longer ? 20 * 1024 : 24, true);
                 if (_i == 1) {
                     scene_cross(&scene, getpid(), pidfd);
                 }

@@ -41,6 +41,27 @@ static void expect_refused(const struct msg *msg, int status, const char *word)
         expect_refused(&msg, status, word);                                                        \
     } while (0)
 
+/* Makes the layout opaque, with pages of 1 MiB, two kinds and the head strides of the first and the
+ * last plane; those between have the first's. */
+static void spoil_opaque(struct msg *msg, uint64_t first, uint64_t last)
+{
+    static struct layout_plane planes[4];
+    struct msg_register_layout *body = &msg->u.register_layout;
+    body->plane_count = ARRAY_COUNT(planes);
+    body->layout.opaque = true;
+    body->layout.element_bytes = 1;
+    body->layout.layer_count = 2;
+    body->layout.head_begin = 0;
+    body->layout.kind_count = 2;
+    body->layout.kind_elements[0] = 1 << 20;
+    body->layout.kind_elements[1] = 1 << 20;
+    body->layout.planes = planes;
+    for (size_t i = 0; i < ARRAY_COUNT(planes); i++) {
+        planes[i] = (struct layout_plane){.head_stride = i + 1 < ARRAY_COUNT(planes) ? first : last,
+                                          .element_stride = 1};
+    }
+}
+
 START_TEST(limits_hold_in_setup_messages)
     {
         REFUSED(MSG_HELLO, ST_PROTOCOL, "version", msg.u.hello.version_min = 0);
@@ -72,6 +93,21 @@ START_TEST(limits_hold_in_setup_messages)
         REFUSED(MSG_REGISTER_LAYOUT, ST_LIMIT, "layers",
                 msg.u.register_layout.layout.layer_begin = LAYOUT_LAYERS_MAX);
         REFUSED(MSG_REGISTER_LAYOUT, ST_PROTOCOL, "planes", msg.u.register_layout.plane_count++);
+        REFUSED(MSG_REGISTER_LAYOUT, ST_PROTOCOL, "head_stride", spoil_opaque(&msg, 5, 0));
+        REFUSED(MSG_REGISTER_LAYOUT, ST_PROTOCOL, "head_stride", spoil_opaque(&msg, 0, 5));
+        REFUSED(MSG_REGISTER_LAYOUT, ST_LIMIT, "page_bytes of all heads", {
+            spoil_opaque(&msg, 5, 5);
+            msg.u.register_layout.layout.head_count = LAYOUT_HEADS_MAX;
+        });
+        REFUSED(MSG_REGISTER_LAYOUT, ST_PROTOCOL, "differs", {
+            spoil_opaque(&msg, 0, 0);
+            msg.u.register_layout.layout.kind_elements[1]++;
+        });
+        REFUSED(MSG_REGISTER_LAYOUT, ST_PROTOCOL, "page_bytes", {
+            spoil_opaque(&msg, 0, 0);
+            (void)memset(msg.u.register_layout.layout.kind_elements, 0,
+                         sizeof msg.u.register_layout.layout.kind_elements);
+        });
         REFUSED(MSG_PROBE, ST_PROTOCOL, "bytes", msg.u.probe.bytes = 0);
         REFUSED(MSG_PROBE, ST_LIMIT, "bytes", msg.u.probe.bytes = MSG_PROBE_BYTES_MAX + 1);
         REFUSED(MSG_HANDLE_REPLY, ST_PROTOCOL, "status", msg.u.handle_reply.status = 128);

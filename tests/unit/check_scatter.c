@@ -14,6 +14,8 @@
 
 enum { PAGES_MAX = 64 };
 
+enum way { STRIDED, WHOLE_PAGES, HEADS_APART };
+
 static void copy_by_boxes(const struct kv_memory *kv, const struct copy_item *item, bool push,
                           const struct kernel_choice *choice)
 {
@@ -47,13 +49,14 @@ struct pair {
     char *part_expected;
 };
 
-static struct kv_geometry random_geometry(struct rng *rng, bool opaque)
+static struct kv_geometry random_geometry(struct rng *rng, enum way way)
 {
     static const uint32_t pages_tokens[] = {16, 16, 32, 64, 128, 1, 256};
     static const uint32_t elements[] = {128, 64, 32, 7, 1, 512};
     static const uint32_t element_bytes[] = {2, 2, 1, 4, 8};
     struct kv_geometry g = {.style = (enum kv_style)rng_below(rng, KV_STYLE_COUNT),
-                            .opaque = opaque,
+                            .opaque = way != STRIDED,
+                            .apart = way == HEADS_APART,
                             .page_tokens = pages_tokens[rng_below(rng, 7)],
                             .page_count = 48,
                             .layer_begin = (uint32_t)rng_below(rng, 3),
@@ -71,15 +74,17 @@ static struct kv_geometry random_geometry(struct rng *rng, bool opaque)
     return g;
 }
 
-static void pair_init(struct pair *pair, struct rng *rng, bool opaque)
+static void pair_init(struct pair *pair, struct rng *rng, enum way way)
 {
-    struct kv_geometry g = random_geometry(rng, opaque);
-    struct kv_geometry other = random_geometry(rng, opaque);
+    bool opaque = way != STRIDED;
+    bool whole = way == WHOLE_PAGES;
+    struct kv_geometry g = random_geometry(rng, way);
+    struct kv_geometry other = random_geometry(rng, way);
     kv_memory_init(&pair->from, &g, rng_next(rng));
     other.layer_begin = g.layer_begin;
     other.layer_count = g.layer_count + 1;
-    other.head_begin = g.head_begin - (opaque ? 0 : 2);
-    other.head_count = g.head_count + (opaque ? 0 : 3);
+    other.head_begin = g.head_begin - (whole ? 0 : 2);
+    other.head_count = g.head_count + (whole ? 0 : 3);
     other.kind_count = g.kind_count;
     other.element_bytes = g.element_bytes;
     (void)memcpy(other.elements, g.elements, sizeof g.elements);
@@ -127,10 +132,11 @@ static struct copy_item random_item(struct rng *rng, const struct kv_memory *kv,
     item.layer_begin = form->layer_begin + (uint32_t)rng_below(rng, form->layer_count);
     item.layer_count =
         1 + (uint32_t)rng_below(rng, form->layer_begin + form->layer_count - item.layer_begin);
-    uint32_t skipped = form->opaque ? 0 : (uint32_t)rng_below(rng, form->head_count);
+    bool whole = form->opaque && !stored_form_heads_apart(form);
+    uint32_t skipped = whole ? 0 : (uint32_t)rng_below(rng, form->head_count);
     item.head_begin = form->head_begin + skipped;
     item.head_count =
-        form->opaque ? form->head_count : 1 + (uint32_t)rng_below(rng, form->head_count - skipped);
+        whole ? form->head_count : 1 + (uint32_t)rng_below(rng, form->head_count - skipped);
     uint32_t page_count = (item.page_token + item.tokens + page - 1) / page;
     kv_random_pages(rng, pages, page_count, layout->page_count);
     if (rng_below(rng, 2) == 0) { /* pages that follow each other merge into longer runs */
@@ -141,12 +147,12 @@ static struct copy_item random_item(struct rng *rng, const struct kv_memory *kv,
     return item;
 }
 
-static void round_trip(uint64_t seed, bool opaque, const struct kernel_choice *choice)
+static void round_trip(uint64_t seed, enum way way, const struct kernel_choice *choice)
 {
     struct rng rng = {seed};
     struct pair pair;
     uint32_t pages[PAGES_MAX];
-    pair_init(&pair, &rng, opaque);
+    pair_init(&pair, &rng, way);
     for (int i = 0; i < 4; i++) {
         struct copy_item item = random_item(&rng, &pair.from, &pair.form, pages);
         item.part = pair.part_expected;
@@ -176,8 +182,10 @@ START_TEST(random_layouts_match_the_reference)
         struct kernel_choice plain;
         kernel_choice_default(&streaming);
         kernel_choice_plain(&plain);
-        for (uint64_t seed = 0; seed < 300; seed++) {
-            round_trip(seed, seed % 8 == 7, seed % 3 == 0 ? &plain : &streaming);
+        static const enum way ways[] = {STRIDED, STRIDED,     STRIDED, HEADS_APART,
+                                        STRIDED, HEADS_APART, STRIDED, WHOLE_PAGES};
+        for (uint64_t seed = 0; seed < 400; seed++) {
+            round_trip(seed, ways[seed % 8], seed % 3 == 0 ? &plain : &streaming);
         }
         ck_assert_int_eq(heap_outstanding(), 0);
     }
@@ -274,6 +282,88 @@ START_TEST(equal_layouts_give_whole_planes)
     }
 END_TEST
 
+/* Equal pages are one run, whether their heads are apart or not; some of the heads are one, too. */
+START_TEST(opaque_pages_of_equal_layout_are_single_runs)
+    {
+        struct kv_geometry g = {.opaque = true,
+                                .page_tokens = 16,
+                                .page_count = 8,
+                                .layer_count = 1,
+                                .head_count = 8,
+                                .kind_count = 1,
+                                .elements = {8192}};
+        for (uint32_t heads = 1; heads <= 8; heads += 7) { /* units: one of the page, or eight */
+            struct kv_memory kv;
+            struct stored_form form;
+            struct box box;
+            g.apart = heads == 8;
+            kv_memory_init(&kv, &g, 1);
+            ck_assert_int_eq(stored_form_of(&kv.layout, 4, &form, NULL), ST_OK);
+            uint32_t pages[] = {5, 3, 7, 1};
+            struct copy_item item = {.layout = &kv.layout,
+                                     .form = &form,
+                                     .pages = pages,
+                                     .part = kv.regions[0].base,
+                                     .tokens = 64,
+                                     .layer_count = 1,
+                                     .head_count = 8};
+            ck_assert_uint_eq(count_boxes(&kv, &item, &box), 4);
+            ck_assert_uint_eq(box.dim_count, 0);
+            ck_assert_uint_eq(box.run_bytes, heads * 8192);
+            for (uint32_t i = 0; i < 4; i++) {
+                pages[i] = 2 + i;
+            }
+            ck_assert_uint_eq(count_boxes(&kv, &item, &box), 1);
+            ck_assert_uint_eq(box.dim_count, 0);
+            ck_assert_uint_eq(box.run_bytes, 4 * heads * 8192);
+            ck_assert_uint_eq(scatter_item_bytes(&item), 4 * heads * 8192);
+            item.head_begin = 2;
+            item.head_count = 3;
+            if (g.apart) {
+                ck_assert_uint_eq(count_boxes(&kv, &item, &box), 4);
+                ck_assert_uint_eq(box.dim_count, 0);
+                ck_assert_uint_eq(box.run_bytes, 3 * 8192);
+                ck_assert_uint_eq(scatter_item_bytes(&item), 4 * 3 * 8192);
+            }
+            kv_memory_finish(&kv);
+        }
+    }
+END_TEST
+
+START_TEST(heads_outside_pages_are_runs_of_their_own)
+    {
+        struct kv_geometry g = {.style = KV_TRANSPOSED, /* [head][page] */
+                                .opaque = true,
+                                .apart = true,
+                                .page_tokens = 16,
+                                .page_count = 8,
+                                .layer_count = 1,
+                                .head_count = 8,
+                                .kind_count = 1,
+                                .elements = {8192}};
+        struct kv_memory kv;
+        struct stored_form form;
+        struct box box;
+        kv_memory_init(&kv, &g, 1);
+        ck_assert_int_eq(stored_form_of(&kv.layout, 1, &form, NULL), ST_OK);
+        uint32_t page = 5;
+        struct copy_item item = {.layout = &kv.layout,
+                                 .form = &form,
+                                 .pages = &page,
+                                 .part = kv.regions[0].base,
+                                 .tokens = 16,
+                                 .layer_count = 1,
+                                 .head_count = 8};
+        ck_assert_uint_eq(count_boxes(&kv, &item, &box), 1);
+        ck_assert_uint_eq(box.run_bytes, 8192);
+        ck_assert_uint_eq(box.dim_count, 1);
+        ck_assert_uint_eq(box.dims[0].count, 8);
+        ck_assert_uint_eq(box.dims[0].engine_stride, 8 * 8192);
+        ck_assert_uint_eq(box.dims[0].part_stride, 8192);
+        kv_memory_finish(&kv);
+    }
+END_TEST
+
 START_TEST(conversion_moves_a_head_at_a_time)
     {
         struct kv_geometry g = {.style = KV_TOKEN_MAJOR,
@@ -317,6 +407,8 @@ int main(void)
     tcase_add_test(tcase, random_layouts_match_the_reference);
     tcase_add_test(tcase, large_planes_are_tiled);
     tcase_add_test(tcase, equal_layouts_give_whole_planes);
+    tcase_add_test(tcase, opaque_pages_of_equal_layout_are_single_runs);
+    tcase_add_test(tcase, heads_outside_pages_are_runs_of_their_own);
     tcase_add_test(tcase, conversion_moves_a_head_at_a_time);
     Suite *suite = suite_create("scatter");
     suite_add_tcase(suite, tcase);

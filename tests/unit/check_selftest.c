@@ -8,6 +8,8 @@ struct engine {
     bool wrong_read;
     uint32_t fills;
     uint32_t checks;
+    uint32_t heads; /* of opaque pages: shares of each */
+    uint32_t of_head[FIX_HEADS];
 };
 
 static uint8_t *place(const struct engine *engine, uint32_t layer, uint32_t kind, uint32_t page,
@@ -37,15 +39,20 @@ static int check(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32
     return memcmp(place(engine, layer, kind, page, token, head), data, bytes);
 }
 
+static void mark_memory(struct fixture *fix)
+{
+    for (size_t i = 0; i < FIX_BYTES; i++) {
+        fix->memory[i] = (uint8_t)(i * 13 + i / 256);
+    }
+}
+
 static void open_memory(struct fixture *fix)
 {
     fix_start(fix);
     fix_connect(fix);
     fix_space(fix);
     fix_memory(fix);
-    for (size_t i = 0; i < FIX_BYTES; i++) {
-        fix->memory[i] = (uint8_t)(i * 13 + i / 256);
-    }
+    mark_memory(fix);
 }
 
 static void expect_untouched(const struct fixture *fix)
@@ -146,16 +153,33 @@ START_TEST(pages_of_many_sizes)
     }
 END_TEST
 
-/* The engine's page is `page_bytes` of its own; it fills and checks it whole. */
+enum { OPAQUE_PAGE = 512, OPAQUE_SHARE = 250 };
+
+/* The engine's page is OPAQUE_PAGE bytes of its own, filled and checked whole, or, where heads are
+ * apart, a share of OPAQUE_SHARE bytes for each, one behind the other. */
+static uint8_t *opaque_place(const struct engine *engine, uint32_t layer, uint32_t kind,
+                             uint32_t page, uint32_t head)
+{
+    return engine->fix->memory + (size_t)(layer * 2 + kind) * FIX_PLANE +
+           (size_t)page * OPAQUE_PAGE + (size_t)head * OPAQUE_SHARE;
+}
+
+static void count_head(struct engine *engine, uint32_t token, uint32_t head, size_t bytes)
+{
+    ck_assert_uint_eq(token, 0);
+    ck_assert_uint_lt(head, engine->heads);
+    ck_assert_uint_eq(bytes, engine->heads == 1 ? OPAQUE_PAGE : OPAQUE_SHARE);
+    engine->of_head[head]++;
+}
+
 /* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
 static void fill_opaque(void *arg, uint32_t layer, uint32_t kind, uint32_t page, uint32_t token,
                         uint32_t head, const void *data, size_t bytes)
 {
-    ck_assert_uint_eq(token + head, 0);
     struct engine *engine = arg;
     engine->fills++;
-    (void)memcpy(engine->fix->memory + (size_t)(layer * 2 + kind) * FIX_PLANE + page * bytes, data,
-                 bytes);
+    count_head(engine, token, head, bytes);
+    (void)memcpy(opaque_place(engine, layer, kind, page, head), data, bytes);
 }
 
 /* NOLINTNEXTLINE(readability-function-size): the interface's callback has these parameters */
@@ -163,42 +187,116 @@ static int check_opaque(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
                         uint32_t head, const void *data, size_t bytes)
 {
     struct engine *engine = arg;
-    ck_assert_uint_eq(token + head, 0);
     engine->checks++;
-    return memcmp(engine->fix->memory + (size_t)(layer * 2 + kind) * FIX_PLANE + page * bytes, data,
-                  bytes);
+    count_head(engine, token, head, bytes);
+    head = engine->wrong_read ? 1 - head : head;
+    return memcmp(opaque_place(engine, layer, kind, page, head), data, bytes);
+}
+
+static void open_opaque(struct fixture *fix)
+{
+    fix_start(fix);
+    fix_connect(fix);
+    fix_memory(fix);
+    struct kveik_group group = fix_group();
+    group.opaque = true;
+    group.kind_elements[0] = 0;
+    group.kind_elements[1] = 0;
+    struct kveik_space space = KVEIK_SPACE_INIT;
+    space.model = "opaque";
+    space.dtype = KVEIK_U8;
+    space.group_count = 1;
+    space.groups = &group;
+    space.fingerprint = "engine 1";
+    space.fingerprint_bytes = 8;
+    MUST(fix, kveik_space_register(fix->client, &space, &fix->space, &fix->error));
+    mark_memory(fix);
+}
+
+/* head_stride 0: whole pages. */
+static struct kveik_layout opaque_layout(struct fixture *fix, struct engine *engine,
+                                         uint64_t head_stride)
+{
+    struct kveik_layout layout = fix_layout(fix);
+    *engine = (struct engine){.fix = fix, .heads = head_stride == 0 ? 1 : FIX_HEADS};
+    layout.page_bytes = head_stride == 0 ? OPAQUE_PAGE : OPAQUE_SHARE;
+    layout.fill = fill_opaque;
+    layout.check = check_opaque;
+    layout.callback_arg = engine;
+    for (uint32_t i = 0; i < FIX_PLANES; i++) { /* token and element strides mean nothing */
+        fix->planes[i].page_stride = OPAQUE_PAGE;
+        fix->planes[i].head_stride = head_stride;
+    }
+    return layout;
 }
 
 START_TEST(opaque_pages_are_proved_whole)
     {
         struct fixture fix;
-        fix_start(&fix);
-        fix_connect(&fix);
-        fix_memory(&fix);
-        struct kveik_group group = fix_group();
-        group.opaque = true;
-        group.kind_elements[0] = 0;
-        group.kind_elements[1] = 0;
-        struct kveik_space space = KVEIK_SPACE_INIT;
-        space.model = "opaque";
-        space.dtype = KVEIK_U8;
-        space.group_count = 1;
-        space.groups = &group;
-        space.fingerprint = "engine 1";
-        space.fingerprint_bytes = 8;
-        MUST(&fix, kveik_space_register(fix.client, &space, &fix.space, &fix.error));
-        struct kveik_layout layout = fix_layout(&fix);
-        struct engine engine = {.fix = &fix};
-        layout.page_bytes = 500;
-        layout.fill = fill_opaque;
-        layout.check = check_opaque;
-        layout.callback_arg = &engine;
-        for (uint32_t i = 0; i < FIX_PLANES; i++) {
-            fix.planes[i].page_stride = 500;
-        }
+        struct engine engine;
+        open_opaque(&fix);
+        struct kveik_layout layout = opaque_layout(&fix, &engine, 0);
         MUST(&fix, kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error));
         ck_assert_uint_eq(engine.fills, FIX_PLANES);
         ck_assert_uint_eq(engine.checks, FIX_PLANES);
+        expect_untouched(&fix);
+        fix_close(&fix);
+    }
+END_TEST
+
+START_TEST(opaque_heads_apart_are_proved_one_by_one)
+    {
+        struct fixture fix;
+        struct engine engine;
+        open_opaque(&fix);
+        struct kveik_layout layout = opaque_layout(&fix, &engine, OPAQUE_SHARE);
+        MUST(&fix, kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error));
+        ck_assert_uint_eq(engine.fills, FIX_PLANES * FIX_HEADS);
+        ck_assert_uint_eq(engine.checks, FIX_PLANES * FIX_HEADS);
+        ck_assert_uint_eq(engine.of_head[0], 2 * FIX_PLANES);
+        ck_assert_uint_eq(engine.of_head[1], 2 * FIX_PLANES);
+        ck_assert_uint_eq(fake_daemon_count(fix.daemon, MSG_PUSH), 1);
+        ck_assert_uint_eq(fake_daemon_count(fix.daemon, MSG_PULL), 1);
+        expect_untouched(&fix);
+        fix_close(&fix);
+    }
+END_TEST
+
+START_TEST(wrong_heads_of_opaque_pages_are_found)
+    {
+        struct fixture fix;
+        struct engine engine;
+        open_opaque(&fix);
+        /* the engine's shares have no gaps */
+        struct kveik_layout layout = opaque_layout(&fix, &engine, OPAQUE_SHARE + 6);
+        int status = kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error);
+        ck_assert_int_eq(status, KVEIK_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "layer 0 kind 0 page 0 token 0 head 1"));
+        mark_memory(&fix); /* what the engine wrote into the gaps nobody could know to put back */
+
+        layout = opaque_layout(&fix, &engine, OPAQUE_SHARE);
+        engine.wrong_read = true;
+        status = kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error);
+        ck_assert_int_eq(status, KVEIK_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "page 1 token 0 head 0"));
+        expect_untouched(&fix);
+
+        layout = opaque_layout(&fix, &engine, OPAQUE_SHARE);
+        fix.planes[2].head_stride = 0;
+        status = kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error);
+        ck_assert_int_eq(status, KVEIK_E_INVALID);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "layer 1 kind 0: head_stride is 0"));
+
+        layout = opaque_layout(&fix, &engine, OPAQUE_SHARE - 1);
+        status = kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error);
+        ck_assert_int_eq(status, KVEIK_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "overlap"));
+
+        layout = opaque_layout(&fix, &engine, FIX_BYTES);
+        status = kveik_layout_register(fix.client, &layout, &fix.layout, &fix.error);
+        ck_assert_int_eq(status, KVEIK_E_INVALID);
+        ck_assert_ptr_nonnull(strstr(fix.error.text, "ends at"));
+        ck_assert_uint_eq(engine.fills, 0);
         fix_close(&fix);
     }
 END_TEST
@@ -243,6 +341,8 @@ int main(void)
                                   a_full_daemon_does_not_hinder,
                                   pages_of_many_sizes,
                                   opaque_pages_are_proved_whole,
+                                  opaque_heads_apart_are_proved_one_by_one,
+                                  wrong_heads_of_opaque_pages_are_found,
                                   wrong_geometry_is_refused};
     return check_main("selftest", tests, ARRAY_COUNT(tests));
 }

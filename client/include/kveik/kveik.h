@@ -175,7 +175,7 @@ struct kveik_group {
     uint32_t head_count; /* KV heads of the whole model, not of one rank */
     uint32_t kind_count; /* planes a layer: 2 for K and V, 1 for latent caches */
     uint32_t kind_elements[KVEIK_KINDS_MAX]; /* a head and token of each plane; opaque: 0 */
-    bool opaque; /* pages are packed in a private way and are moved whole; see fingerprint */
+    bool opaque; /* pages are packed in a private way; see fingerprint and struct kveik_plane */
 };
 
 struct kveik_space {
@@ -186,7 +186,8 @@ struct kveik_space {
     const uint8_t *rope_id; /* 32 bytes: SHA-256 of the rotary parameters; NULL: no rotary */
     uint32_t group_count;
     const struct kveik_group *groups;
-    const void *fingerprint; /* of private packing (engine build, ISA, page size); with opaque */
+    const void *fingerprint; /* of private packing (engine build, ISA, page size, whole pages or
+                                heads apart); with opaque */
     size_t fingerprint_bytes;
     const void *isolation; /* spaces with other bytes here share nothing; usually NULL */
     size_t isolation_bytes;
@@ -249,7 +250,24 @@ KVEIK_API int kveik_memory_drop(kveik_client *client, uint32_t region, uint32_t 
 /* ---- how the pages lie in it ---------------------------------------------------------------- */
 
 /* One plane (a kind of a layer): element e of head h of token t of page p lies at
- * offset + p*page_stride + t*token_stride + h*head_stride + e*element_stride in its region. */
+ * offset + p*page_stride + t*token_stride + h*head_stride + e*element_stride in its region. All of
+ * them are bytes; h counts from 0 within the layout, so h = 0 is the model's head_begin.
+ *
+ * Pages of opaque groups are bytes in an order that only the engine knows: token_stride and
+ * element_stride are ignored. head_stride says which of two ways they are cut, the same for all
+ * planes of a layout:
+ *
+ *   head_stride == 0  Whole pages. Page p is the page_bytes bytes at offset + p*page_stride; they
+ *                     belong to all heads of the layout at once (ranks may count as heads). Only
+ *                     layouts with the same head_begin and head_count share them.
+ *   head_stride != 0  Heads apart, also where head_count is 1. Head h's share of page p is the
+ *                     page_bytes bytes at offset + p*page_stride + h*head_stride, and what is in
+ *                     them depends on no other head. Layouts share every head that they have in
+ *                     common: any degree of tensor parallelism with any other.
+ *
+ * Both ways ask for the same page_tokens and page_bytes in all layouts that share, and leave it
+ * open how layers are cut. The two never share with each other, and what one has pushed stands in
+ * the other's way: give their spaces different fingerprints. */
 struct kveik_plane {
     uint32_t region;
     uint64_t offset;
@@ -260,9 +278,10 @@ struct kveik_plane {
 };
 
 /* The engine's own indexing, for the self-test: write, or compare, `bytes` bytes of the element
- * run (all elements of one head and token; opaque: the whole page) of one plane. `layer` and `head`
- * count from 0 within the layout, as in `planes`. `check` returns 0 when they are equal. Called
- * only during kveik_layout_register(), on its thread. */
+ * run (all elements of one head and token; opaque: token is 0, and the run is one head's share of
+ * the page, or, with head 0, the whole page) of one plane. `layer` and `head` count from 0 within
+ * the layout, as in `planes`. `check` returns 0 when they are equal. Called only during
+ * kveik_layout_register(), on its thread. */
 typedef void (*kveik_fill_cb)(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
                               uint32_t token, uint32_t head, const void *data, size_t bytes);
 typedef int (*kveik_check_cb)(void *arg, uint32_t layer, uint32_t kind, uint32_t page,
@@ -279,8 +298,10 @@ struct kveik_layout {
     uint32_t head_begin;
     uint32_t head_count;
     const struct kveik_plane *planes; /* [layer][kind]: layer_count * kind_count of them */
-    uint64_t page_bytes;              /* opaque groups: bytes of one plane's page */
-    kveik_fill_cb fill; /* both or neither: with them, registration proves the layout: a pattern */
+    uint64_t page_bytes; /* opaque groups: bytes of one plane's page, of all its heads together, or
+                            with heads apart of one head's share (struct kveik_plane): 1 to 2^31-1,
+                            and below 2^32 for all heads. Other groups: 0 */
+    kveik_fill_cb fill;  /* both or neither: with them, registration proves the layout: a pattern */
     kveik_check_cb check; /* is written by `fill`, moved by the daemon to another page, and checked
                              there. Pages 0 and 1 are used and restored. */
     void *callback_arg;
