@@ -32,6 +32,12 @@ static int leave(struct glue_handle *handle, int status)
     kveik_client *client = enter(handle);                                                          \
     return client == NULL ? GLUE_CLOSED : leave(handle, (call))
 
+/* Numbers come from Python: an address that export or a buffer gave, or a tag. */
+static void *pointer_of(uintptr_t number)
+{
+    return (void *)number; /* NOLINT(performance-no-int-to-ptr) */
+}
+
 const char *glue_error(void)
 {
     return last_error.text;
@@ -110,7 +116,7 @@ int glue_memory_export(struct glue_handle *handle, uintptr_t address, size_t byt
                        const struct kveik_memory_options *options, uint32_t *region_out,
                        uint32_t *mode_out)
 {
-    THROUGH(handle, kveik_memory_export(client, (void *)address, bytes, options, region_out,
+    THROUGH(handle, kveik_memory_export(client, pointer_of(address), bytes, options, region_out,
                                         mode_out, &last_error));
 }
 
@@ -133,18 +139,14 @@ int glue_layout_drop(struct glue_handle *handle, uint32_t layout, uint32_t timeo
 /* ---- requests -------------------------------------------------------------------------------- */
 
 /* The op in one number with the status: ids count from 1 and never reach the sign. */
-static int64_t op_or(int status, uint64_t op)
-{
-    return status < 0 ? status : (int64_t)op;
-}
-
 #define SUBMIT(handle, submit, ...)                                                                \
     uint64_t op = 0;                                                                               \
     kveik_client *client = enter(handle);                                                          \
-    return client == NULL                                                                          \
-               ? GLUE_CLOSED                                                                       \
-               : op_or(leave(handle, submit(client, __VA_ARGS__, (void *)tag, &op, &last_error)),  \
-                       op)
+    if (client == NULL) {                                                                          \
+        return GLUE_CLOSED;                                                                        \
+    }                                                                                              \
+    int status = leave(handle, submit(client, __VA_ARGS__, pointer_of(tag), &op, &last_error));    \
+    return status < 0 ? status : (int64_t)op
 
 static struct kveik_push push_of(const struct kveik_push_run *runs, uint32_t run_count,
                                  uint32_t deadline_ms)
@@ -243,7 +245,7 @@ int glue_quiesce(struct glue_handle *handle, uint32_t layout, const uint32_t *pa
 /* A loop a type, so that the compiler makes vectors of it. */
 #define NARROW(type)                                                                               \
     do {                                                                                           \
-        const type *in = (const type *)values;                                                     \
+        const type *in = pointer_of(values);                                                       \
         bool fits = true;                                                                          \
         for (size_t i = 0; i < count; i++) {                                                       \
             values_out[i] = (uint32_t)in[i];                                                       \
@@ -279,7 +281,7 @@ int64_t glue_narrow(uintptr_t values, size_t count, uint32_t item_bytes, bool is
     }
     for (size_t i = 0; i < count; i++) {
         uint64_t value = 0; /* little-endian, as all of Kveik is */
-        (void)memcpy(&value, (const char *)values + i * item_bytes, item_bytes);
+        (void)memcpy(&value, (const char *)pointer_of(values) + i * item_bytes, item_bytes);
         if (value > UINT32_MAX) {
             return (int64_t)i;
         }

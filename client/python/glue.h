@@ -5,7 +5,8 @@
  * closed handle answers GLUE_CLOSED, and the client is freed when the last call has returned. The
  * text of a thread's last error stays with the thread, so that a call without one costs nothing.
  *
- * glue_<x>() is kveik_<x>() on a handle, with its arguments and statuses; what differs is said here.
+ * glue_<x>() is kveik_<x>() on a handle, with its arguments and statuses; what differs is said at
+ * its place.
  */
 #ifndef KVEIK_PYTHON_GLUE_H
 #define KVEIK_PYTHON_GLUE_H

@@ -23,8 +23,12 @@ PACKAGES = "deploy/install-packages build python"
 
 
 def in_checkout():
-    return not os.environ.get("KVEIK_SYSTEM") and \
-        (ROOT / "client/include/kveik/kveik.h").exists() and (ROOT / "CMakeLists.txt").exists()
+    return (ROOT / "client/include/kveik/kveik.h").exists() and (ROOT / "CMakeLists.txt").exists()
+
+
+def from_checkout():
+    """Whether libkveik is built here, or the installed one taken."""
+    return in_checkout() and not os.environ.get("KVEIK_SYSTEM")
 
 
 def stop(problem, help_text):
@@ -53,7 +57,7 @@ def folders():
 
 # ---- declarations --------------------------------------------------------------------------------
 def header():
-    if in_checkout():
+    if from_checkout():
         return ROOT / "client/include/kveik/kveik.h"
     path = pathlib.Path(pkg_config("--variable=includedir", "kveik").strip(), "kveik/kveik.h")
     if not path.exists():
@@ -124,7 +128,7 @@ def build_library():
 def link(extension):
     """Gives the extension what it is compiled and linked with."""
     words = ["-Wl,--as-needed", "-Wl,--gc-sections", "-Wl,-z,relro,-z,now"]
-    if in_checkout():
+    if from_checkout():
         archives = build_library()
         # ours stays ours: another libkveik in the same process meets none of its symbols
         words += ["-Wl,--exclude-libs,ALL", "-Wl,--start-group", *archives, "-Wl,--end-group",

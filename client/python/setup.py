@@ -20,6 +20,7 @@ class BuildNative(build_ext):
 
 setup(
     version=native_build.version(),
+    license="Apache-2.0",  # here: setuptools of different years read different forms of it elsewhere
     cffi_modules=["native_build.py:ffibuilder"],
     cmdclass={"build_ext": BuildNative},
     options={"bdist_wheel": {"py_limited_api": "cp310"}, **native_build.folders()},

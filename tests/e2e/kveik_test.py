@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -42,12 +43,17 @@ class Daemon:
             self.process = subprocess.Popen([BIN / "kveikd", *self.arguments], stderr=log,
                                             stdin=subprocess.DEVNULL, env=environment())
         deadline = time.monotonic() + START_S
-        while not self.socket.exists():
+        while not self.accepts():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.process.kill()
                 raise RuntimeError(f"kveikd did not start:\n{self.log.read_text()}")
             time.sleep(0.01)
         return self
+
+    def accepts(self):
+        """The path alone is there a moment sooner."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def stop(self):
         """Asks it to end; its exit code."""

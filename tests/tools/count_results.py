@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count what a ctest run found.
+"""Count what a run of ctest or pytest found.
 
     count_results.py REPORT.xml     prints "PASSED FAILED", then one line for each test that failed
 
@@ -15,6 +15,9 @@ CHECKS = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.
 
 def count(case):
     """(passed, failed) of one test case."""
+    if case.get("status") is None:  # pytest's: one result each
+        bad = case.find("failure") is not None or case.find("error") is not None
+        return (0, 1) if bad else (0 if case.find("skipped") is not None else 1, 0)
     good = case.get("status") == "run"
     if not good and case.get("status") != "fail":
         return 0, 0 if case.get("status") in ("disabled", "notrun") and skipped(case) else 1

@@ -1,7 +1,7 @@
 """Kveik for Python: an engine's way to the KV cache daemon of its node.
 
     client = kveik.Client()
-    space = client.register_space("model", "bf16", [kveik.Group(layers=32, heads=8, kinds=(128, 128))])
+    space = client.register_space("model", "bf16", [kveik.Group(32, heads=8, kinds=(128, 128))])
     region = client.export(kv_cache)
     layout = client.register_layout(space, page_tokens=16, page_count=pages, head_count=8,
                                     planes=kveik.planes_of(kv_cache, region, "layer kind page ..."))
@@ -13,7 +13,12 @@
 A thin layer over libkveik: the daemon moves the bytes, and Python's lock is not held meanwhile.
 kveik.aio has the client for asyncio; `python -m kveik` tries a daemon out.
 """
-from ._native import ffi as _ffi, lib as _lib
+try:
+    from ._native import ffi as _ffi, lib as _lib
+except ModuleNotFoundError as error:
+    raise ImportError(f"{__path__[0]} holds the sources of the package, not an installed one: "
+                      "`pip install ./client/python`, and start Python in another folder"
+                      ) from error
 from .arrays import planes_of
 from .client import Client
 from .errors import (Busy, Cancelled, Closed, Corrupt, Deadline, Error, Forked, Invalid, IOFailed,

@@ -37,6 +37,7 @@ class AsyncClient:
         self._waiting: set[asyncio.Future[Completion]] = set()
         self._closed = False
         self._loop.add_reader(self._fd, self._on_readable)
+        client._closing.append(self._on_closing)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -50,21 +51,30 @@ class AsyncClient:
             return
         self._closed = True
         self._loop.remove_reader(self._fd)
-        self._fail(Closed("the asyncio client was closed"))
-
-    def _fail(self, error: Error) -> None:
+        if self._on_closing in self.client._closing:
+            self.client._closing.remove(self._on_closing)
         for future in self._waiting:
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(Closed("the asyncio client was closed"))
+
+    def _on_closing(self) -> None:
+        """The client is about to be closed, by any thread: nobody would be woken any more."""
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self.close()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.close)
 
     def _on_readable(self) -> None:
         try:
             while (done := self.client.poll()) is not None:
                 if isinstance(done.user, asyncio.Future) and not done.user.done():
                     done.user.set_result(done)
-        except Error as error:  # the client was closed under us: nobody would be woken again
-            self._loop.remove_reader(self._fd)
-            self._fail(error)
+        except Closed:
+            self.close()
 
     async def _await(self, submit: Callable[..., int], *args: Any, **named: Any) -> Completion:
         if self._closed:

@@ -5,6 +5,7 @@ What is returned beside a pointer keeps the memory alive, and must outlive its u
 """
 from __future__ import annotations
 
+import array
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from ._native import ffi, lib
 from .errors import Invalid, Unsupported
 from .types import KEY_BYTES, Plane, Region
 
+_UINT8S = ffi.typeof("uint8_t[]")
+_UINT32S = ffi.typeof("uint32_t[]")
 Numbers = tuple[Any, int]
 _NARROW = {"b": True, "h": True, "i": True, "l": True, "q": True, "n": True,
            "B": False, "H": False, "I": False, "L": False, "Q": False, "N": False}
@@ -24,8 +27,8 @@ _TENSOR_INTS = {"torch.int64": ("q", 8), "torch.int32": ("i", 4), "torch.int16":
 def numbers(values: Any, what: str) -> Numbers:
     """(uint32_t pointer, count) of tokens or pages."""
     if type(values) is list or type(values) is tuple:
-        try:
-            return ffi.new("uint32_t[]", values), len(values)
+        try:  # an array's conversion takes a quarter of the time that cffi's takes
+            return ffi.from_buffer(_UINT32S, array.array("I", values)), len(values)
         except OverflowError:
             raise Invalid(f"{what}: a number is not in 0 to {2**32 - 1}") from None
     if hasattr(values, "data_ptr"):
@@ -47,11 +50,12 @@ def _view_numbers(values: Any, view: memoryview, what: str) -> Numbers:
                         f"{view.format!r}")
     if not view.c_contiguous:
         return numbers(view.tolist(), what)
+    count = len(view)
     if view.itemsize == 4 and not _NARROW[code]:
-        return ffi.from_buffer("uint32_t[]", values), view.shape[0]
-    source = ffi.from_buffer("uint8_t[]", values)
+        return ffi.from_buffer(_UINT32S, values), count
+    source = ffi.from_buffer(_UINT8S, values)
     address = int(ffi.cast("uintptr_t", source))
-    return _narrow(address, view.shape[0], view.itemsize, _NARROW[code], what)
+    return _narrow(address, count, view.itemsize, _NARROW[code], what)
 
 
 def _tensor_numbers(values: Any, what: str) -> Numbers:
@@ -65,7 +69,7 @@ def _tensor_numbers(values: Any, what: str) -> Numbers:
 
 
 def _narrow(address: int, count: int, item_bytes: int, signed: bool, what: str) -> Numbers:
-    out = ffi.new("uint32_t[]", count)
+    out = ffi.new(_UINT32S, count)
     bad = lib.glue_narrow(address, count, item_bytes, signed, out)
     if bad >= 0:
         raise Invalid(f"{what}: the number at place {bad} is not in 0 to {2**32 - 1}")
@@ -76,9 +80,9 @@ def keys_of(keys: Any) -> Numbers:
     """(uint8_t pointer, count) of keys: bytes of 32 each, in a row or one by one."""
     if isinstance(keys, (list, tuple)):
         keys = b"".join(keys)
-    pointer = ffi.from_buffer("uint8_t[]", keys)
-    count, rest = divmod(len(pointer), KEY_BYTES)
-    if rest:
+    pointer = ffi.from_buffer(_UINT8S, keys)
+    count = len(pointer) // KEY_BYTES
+    if count * KEY_BYTES != len(pointer):
         raise Invalid(f"keys: {len(pointer)} bytes, must be {KEY_BYTES} a key")
     return pointer, count
 
@@ -137,7 +141,7 @@ def span_of(thing: Any) -> Span:
             raise Invalid("memory: the array is read-only")
         return _extent(address, thing.shape, thing.strides, thing.itemsize, thing)
     view = getattr(thing, "view", None)
-    held = ffi.from_buffer("uint8_t[]", view if isinstance(view, memoryview) else thing,
+    held = ffi.from_buffer(_UINT8S, view if isinstance(view, memoryview) else thing,
                            require_writable=True)
     nbytes = len(held)
     return Span(int(ffi.cast("uintptr_t", held)), nbytes, (nbytes,), (1,), 1, (thing, held))

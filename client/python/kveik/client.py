@@ -5,16 +5,16 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from ._native import ffi, lib
-from .arrays import keys_of, numbers, span_of
-from .errors import Closed, Error, Invalid, error_for, failed
+from .arrays import span_of
+from .errors import Closed, Invalid, error_for, failed
 from .memory import Memory
 from .structs import (Check, Fill, SelfTest, completion, dtype_of, groups_of, handle_of, lookup_of,
-                      named, pull_of, push_of, struct)
+                      named, pages_of, pull_of, push_of, struct)
 from .types import (GRAIN_TOKENS, Completion, Dtype, Group, Info, Kind, Mode, Plane, PullRun,
                     PushRun, Region, Want)
 
@@ -54,6 +54,7 @@ class Client:
         self._owners: dict[int, Any] = {}  # of exported memory, by region
         self._kinds: dict[int, list[int]] = {}  # planes a layer of each group, by space
         self._spare: list[Any] = []  # structs for completions
+        self._closing: list[Callable[[], None]] = []  # who must know before it happens
         texts = [ffi.NULL if text is None else ffi.new("char[]", os.fsencode(text))
                  for text in (socket_path, instance, name)]
         secret = token.encode() if isinstance(token, str) else token
@@ -79,6 +80,8 @@ class Client:
         the completion. Exported memory is its owner's again. A second call does nothing."""
         if self._open:
             self._open = False
+            for tell in self._closing[:]:
+                tell()
             lib.glue_close(self._native)
             self._users.clear()
             self._owners.clear()
@@ -302,7 +305,7 @@ class Client:
     def submit_quiesce(self, layout: int, pages: Any = None, *, user: Any = None) -> int:
         """Completes once no copy touches these pages (None: the whole layout): requests on them
         that have not begun are cancelled, begun ones end first."""
-        table, count = (ffi.NULL, 0) if pages is None else numbers(pages, "pages")
+        table, count = pages_of(pages)
         tag = self._tag(user)
         return self._submitted(lib.glue_submit_quiesce(self._native, layout, table, count, tag),
                                tag)
@@ -396,6 +399,6 @@ class Client:
     def quiesce(self, layout: int, pages: Any = None, *, timeout_ms: int = 10000) -> Completion:
         """submit_quiesce() and its completion; raises the Error when it failed, and Stuck when
         timeout_ms passed first: a copy may still touch the pages then."""
-        table, count = (ffi.NULL, 0) if pages is None else numbers(pages, "pages")
+        table, count = pages_of(pages)
         self._must(lib.glue_quiesce(self._native, layout, table, count, timeout_ms))
         return Completion(completion(Kind.QUIESCE))

@@ -33,8 +33,8 @@ class Hasher:
 
 
 def hash_tokens(tokens: Any, *, parent: bytes | None = None, extras: Extras = ()) -> bytes:
-    """The keys of all grains of `tokens`, 32 bytes each, in a row: key i names tokens 0 to 16*(i+1).
-    A partial last grain gets a key of its own.
+    """The keys of all grains of `tokens`, 32 bytes each, in a row: key i names the tokens up to
+    16 * (i + 1). A partial last grain gets a key of its own.
 
     tokens  ids: a list, array or tensor of integers from 0 to 2**32 - 1
     parent  the key of the grain before (tokens then begin on a grain boundary); None: a prompt's

@@ -69,26 +69,29 @@ class SelfTest:
         self.raised: BaseException | None = None
 
 
-def _on_raise(kind: Any, error: BaseException, trace: Any) -> None:
-    test = ffi.from_handle(trace.tb_frame.f_locals["arg"])
-    test.raised = test.raised or error
+def _data(data: Any, nbytes: int) -> memoryview:
+    return memoryview(ffi.buffer(ffi.cast("char *", data), nbytes)).toreadonly()
 
 
-@ffi.def_extern(name="glue_on_fill", onerror=_on_raise)  # type: ignore[untyped-decorator]
+@ffi.def_extern(name="glue_on_fill")  # type: ignore[untyped-decorator]
 def _fill(arg: Any, layer: int, kind: int, page: int, token: int, head: int, data: Any,
           nbytes: int) -> None:
     test = ffi.from_handle(arg)
-    test.fill(layer, kind, page, token, head,
-              memoryview(ffi.buffer(ffi.cast("char *", data), nbytes)).toreadonly())
+    try:
+        test.fill(layer, kind, page, token, head, _data(data, nbytes))
+    except BaseException as error:  # there is C between here and whoever can handle it
+        test.raised = test.raised or error
 
 
-@ffi.def_extern(name="glue_on_check", error=1, onerror=_on_raise)  # type: ignore[untyped-decorator]
+@ffi.def_extern(name="glue_on_check")  # type: ignore[untyped-decorator]
 def _check(arg: Any, layer: int, kind: int, page: int, token: int, head: int, data: Any,
            nbytes: int) -> int:
     test = ffi.from_handle(arg)
-    equal = test.check(layer, kind, page, token, head,
-                       memoryview(ffi.buffer(ffi.cast("char *", data), nbytes)).toreadonly())
-    return 0 if equal else 1
+    try:
+        return 0 if test.check(layer, kind, page, token, head, _data(data, nbytes)) else 1
+    except BaseException as error:
+        test.raised = test.raised or error
+        return 1
 
 
 # ---- spaces and requests -------------------------------------------------------------------------
@@ -166,3 +169,13 @@ def lookup_of(space: int, keys: Any, key_tokens: int, tail_tokens: int, step_tok
     return ffi.new(_LOOKUP, (_LOOKUP_BYTES, space, pointer, key_count, key_tokens, tail_tokens,
                              step_tokens, table, len(wants), lease, origins,
                              deadline_ms)), (pointer, table)
+
+
+def pages_of(pages: Any) -> tuple[Any, int]:
+    """A table of pages, or NULL for None, which stands for all: no pages must not come to that."""
+    if pages is None:
+        return ffi.NULL, 0
+    table, count = numbers(pages, "pages")
+    if count == 0:
+        raise Invalid("pages: none; None stands for all of the layout")
+    return table, count

@@ -185,6 +185,7 @@ class PullRun:
     page_token: int = 0
 
 
+_Bytes = bytes  # Completion has a field of that name
 _KIND_OF = {int(kind): kind for kind in Kind}
 _GOOD = bytes([Status.OK, Status.HELD])  # of one block
 _LOOKUP = int(Kind.LOOKUP)
@@ -215,7 +216,7 @@ class Completion:
     status: Status
     bytes: int
     latency_us: int
-    statuses: bytes
+    statuses: _Bytes
     text: str
     hit_keys: int
     hit_tokens: int
@@ -246,8 +247,10 @@ class Completion:
             self.hit_bytes = raw.hit_bytes
             self.lease = raw.lease
             self.expected_us = raw.expected_us
-            self.origins = tuple(Origin(ffi.string(raw.origins[i].instance).decode(),
-                                        raw.origins[i].keys) for i in range(raw.origin_count))
+            count = raw.origin_count
+            self.origins = () if count == 0 else tuple(
+                Origin(ffi.string(origin.instance).decode(errors="replace"), origin.keys)
+                for origin in raw.origins[0:count])
         else:
             self.hit_keys = self.hit_tokens = self.hit_bytes = self.lease = self.expected_us = 0
             self.origins = ()
