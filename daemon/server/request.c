@@ -128,6 +128,17 @@ static void deadline_set(struct server_request *request, uint32_t deadline_ms)
 
 /* ---- push ------------------------------------------------------------------------------------ */
 
+/* Where both sides have one clock a push's deadline counts from its sending, however long it lay in
+ * the socket: behind it the client may write other contents to the pages. False: it has passed. */
+static bool push_deadline_set(struct server_request *request, const struct msg_push *push)
+{
+    deadline_set(request, push->deadline_ms);
+    if (request->session->same_clock && push->sent_ns != 0 && push->sent_ns < request->began_ns) {
+        request->deadline_ms -= (request->began_ns - push->sent_ns) / 1000000u;
+    }
+    return request->deadline_ms > clock_ms();
+}
+
 /* Checks one run and fills its event and its place in the request. */
 static int push_run(struct server_request *request, const struct msg_push_run *run,
                     struct server_run *out, struct core_push_run *event, struct error *error)
@@ -203,8 +214,12 @@ void session_push(struct server_session *session, const struct msg *msg)
     struct core_push_run *runs = heap_calloc(push->run_count, sizeof *runs);
     struct error error = {.status = ST_NO_MEMORY, .text = "push: the daemon is out of memory"};
     request->push = true;
-    deadline_set(request, push->deadline_ms);
-    int status = runs == NULL ? ST_NO_MEMORY : push_fill(request, push, runs, &error);
+    int status = ST_NO_MEMORY;
+    if (!push_deadline_set(request, push)) {
+        status = error_set(&error, ST_DEADLINE, "push: its deadline passed before it was read");
+    } else if (runs != NULL) {
+        status = push_fill(request, push, runs, &error);
+    }
     if (status != ST_OK) {
         request_free(request);
         complete(session, msg->request_id, status, error.text);
