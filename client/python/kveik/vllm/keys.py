@@ -81,10 +81,13 @@ def extras_of(request: Request) -> list[tuple[int, bytes]]:
 class RequestKeys:
     """The keys of the full blocks of one request, as far as anybody asked."""
 
-    def __init__(self, request: Request, block_tokens: int):
+    def __init__(self, request: Request, block_tokens: int, weights_name: str = ""):
+        """weights_name: not empty once the engine's weights are not those of its space."""
         self._request = request
         self._block_tokens = block_tokens
         self._extras = extras_of(request)
+        if weights_name:
+            self._extras.insert(0, (0, _pack("weights", weights_name)))
         self._keys = bytearray()  # one a block
         self._parent: bytes | None = None  # the last of them
 

@@ -66,11 +66,11 @@ class Shape:
     blocks: int
     groups: tuple[GroupShare, ...]
 
-    def register(self, client: kveik.Client, isolation: bytes) -> int:
+    def register(self, client: kveik.Client) -> int:
         """Registers the space; kveik.Unavailable with the daemon down."""
         return client.register_space(self.model, self.dtype, [g.meaning for g in self.groups],
                                      revision=self.revision, rope_id=self.rope_id,
-                                     fingerprint=self.fingerprint, isolation=isolation)
+                                     fingerprint=self.fingerprint)
 
 
 def _digest(value: Any) -> bytes:
