@@ -46,7 +46,7 @@ class KveikConnector(KVConnectorBase_V1, SupportsHMA):
         assert transfer is not None
         chosen = options.read(transfer.kv_connector_extra_config or {})
         # vLLM's own default fails requests when a load fails; a cache must not
-        transfer.kv_load_failure_policy = chosen.load_failure_policy
+        transfer.kv_load_failure_policy = chosen.load_failure_policy  # type: ignore[assignment]
         instance = f"vllm-{transfer.engine_id}"[:_INSTANCE_BYTES]
         self._scheduler: SchedulerSide | None = None
         self._worker: WorkerSide | None = None
