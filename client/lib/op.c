@@ -230,7 +230,8 @@ void op_expire(struct kveik_client *client, uint64_t now_ms)
     queue_foreach_safe (item, &client->flight) {
         struct op *op = CONTAINER_OF(item, struct op, flight);
         if (op->done) {
-            continue; /* given up before: stays until the late answer or the end of the connection */
+            continue; /* given up before: stays until the late answer or the end of the connection
+                       */
         }
         if (op->give_up_ms <= now_ms) {
             int status = expired_status(client, op);

@@ -82,19 +82,19 @@ static bool clock_is_ours(const struct msg_hello *hello)
 static void hello_reply(struct server_session *session, const struct msg *msg)
 {
     const struct server *server = session->server;
-    struct msg reply = {.request_id = msg->request_id,
-                        .kind = MSG_HELLO_REPLY,
-                        .u.hello_reply = {.version = MSG_VERSION,
-                                          .session_id = engine_conn_number(session->conn),
-                                          .capabilities =
-                                              session->same_clock ? MSG_CAPABILITY_CLOCK : 0,
-                                          .frame_bytes_max = FRAME_PAYLOAD_MAX,
-                                          .requests_max = server->settings->session_requests_max,
-                                          .regions_max = SESSION_REGIONS_MAX,
-                                          .layouts_max = SESSION_LAYOUTS_MAX,
-                                          .keys_max = MSG_KEYS_MAX,
-                                          .daemon = "kveikd " KVEIK_VERSION,
-                                          .instance_id = msg->u.hello.instance_id}};
+    struct msg reply = {
+        .request_id = msg->request_id,
+        .kind = MSG_HELLO_REPLY,
+        .u.hello_reply = {.version = MSG_VERSION,
+                          .session_id = engine_conn_number(session->conn),
+                          .capabilities = session->same_clock ? MSG_CAPABILITY_CLOCK : 0,
+                          .frame_bytes_max = FRAME_PAYLOAD_MAX,
+                          .requests_max = server->settings->session_requests_max,
+                          .regions_max = SESSION_REGIONS_MAX,
+                          .layouts_max = SESSION_LAYOUTS_MAX,
+                          .keys_max = MSG_KEYS_MAX,
+                          .daemon = "kveikd " KVEIK_VERSION,
+                          .instance_id = msg->u.hello.instance_id}};
     (void)memcpy(reply.u.hello_reply.boot_id, server->boot_id, MSG_BOOT_ID_BYTES);
     engine_send(session->conn, &reply);
 }

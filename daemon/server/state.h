@@ -185,6 +185,9 @@ void server_on_ended(void *ctx, struct engine_conn *conn);
 void session_try_free(struct server_session *session);
 
 /* The answer to a request that failed, in the kind of message that answers it. */
+/* Answers a request with a Completion that has no statuses. */
+void session_complete(struct server_session *session, uint64_t request_id, int status,
+                      const char *text);
 void session_refuse(struct server_session *session, const struct msg *msg, int status,
                     const char *text);
 

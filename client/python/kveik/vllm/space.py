@@ -137,7 +137,7 @@ def _layers(group: KVCacheGroupSpec, config: VllmConfig, groups: int) -> tuple[l
     numbers = [extract_layer_index(name) for name in names]
     if groups > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         raise Unsupported("pipeline parallelism with several KV cache groups, or with layers that "
-                          "have no KV; use tensor parallelism, or --disable-hybrid-kv-cache-manager")
+                          "have no KV; use tensor parallelism")
     return names, numbers[0], config.model_config.get_total_num_hidden_layers()
 
 
