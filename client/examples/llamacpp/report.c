@@ -28,11 +28,13 @@ static void prompt_json(uint32_t number, const struct prompt *prompt, const stru
 {
     char digest[DIGEST_TEXT_BYTES];
     digest_text(served, digest);
-    (void)printf("{\"prompt\": %u, \"tokens\": %u, \"found\": %u, \"first_token_ms\": %.3f, "
+    (void)printf("{\"prompt\": %u, \"tokens\": %u, \"found\": %u, \"bytes\": %llu, "
+                 "\"first_token_ms\": %.3f, "
                  "\"lookup_ms\": %.3f, \"pull_ms\": %.3f, \"import_ms\": %.3f, "
                  "\"compute_ms\": %.3f, \"generate_ms\": %.3f, \"pushed\": %u, "
                  "\"logits\": \"%s\", \"generated\": [",
-                 number, prompt->token_count, served->found.tokens, served->first_token_ms,
+                 number, prompt->token_count, served->found.tokens,
+                 (unsigned long long)served->found.bytes, served->first_token_ms,
                  served->found.lookup_ms, served->found.pull_ms, served->import_ms,
                  served->compute_ms, served->generate_ms, served->pushed, digest);
     for (uint32_t i = 0; i < served->generated; i++) {

@@ -7,7 +7,10 @@
 
 #include "share_state.h"
 
-enum { GRAIN = KVEIK_GRAIN_TOKENS };
+enum {
+    GRAIN = KVEIK_GRAIN_TOKENS,
+    BACKOFF = 8, /* deadlines: a daemon that does not answer costs a ninth of the time at most */
+};
 
 static double now_ms(void)
 {
@@ -97,6 +100,9 @@ static void quiesce_is_over(struct share *share, int status)
 
 static void settle(struct share *share, const struct kveik_completion *done)
 {
+    if (done->status != KVEIK_E_STUCK) {
+        share->ask_again = 0; /* it answers, or it is another one */
+    }
     switch (done->kind) {
     case KVEIK_OP_PUSH:
         push_is_over(share, done);
@@ -187,6 +193,7 @@ static bool await(struct share *share, uint64_t op, double until,
     }
     share->late++;
     share->counts.late_requests++;
+    share->ask_again = now_ms() + (double)BACKOFF * share->options.deadline_ms;
     return false;
 }
 
@@ -203,7 +210,7 @@ static bool ready(struct share *share, char text[SHARE_TEXT_BYTES])
         return false;
     }
     share->counts.reconnects = info.reconnects;
-    if (share->late > 0 || share->quiescing > 0) {
+    if (share->late > 0 || share->quiescing > 0 || now_ms() < share->ask_again) {
         /* one deadline was waited for it; not another one for each prompt */
         (void)snprintf(text, SHARE_TEXT_BYTES, "the daemon has not answered yet");
         return false;
@@ -340,7 +347,7 @@ static bool pulled(const struct kveik_completion *done)
 }
 
 static bool pull(struct share *share, uint32_t tokens, const uint32_t *pages, uint64_t lease,
-                 double until, char text[SHARE_TEXT_BYTES])
+                 double until, struct share_found *found)
 {
     struct kveik_pull_run runs[KV_BLOB_PARTS_MAX];
     struct kveik_error error = {0};
@@ -356,7 +363,8 @@ static bool pull(struct share *share, uint32_t tokens, const uint32_t *pages, ui
     pull.release_lease = true;
     uint64_t op = 0;
     if (kveik_submit_pull(share->client, &pull, NULL, &op, &error) != KVEIK_OK) {
-        (void)snprintf(text, SHARE_TEXT_BYTES, "pull: %.200s", error.text);
+        (void)snprintf(found->text, SHARE_TEXT_BYTES, "pull: %.200s", error.text);
+        (void)kveik_submit_release(share->client, lease, NULL, NULL, NULL);
         return false;
     }
     uint32_t count = tokens / share->blob->tokens;
@@ -365,17 +373,18 @@ static bool pull(struct share *share, uint32_t tokens, const uint32_t *pages, ui
         for (uint32_t i = 0; i < count; i++) {
             share->states[pages[i]] = PAGE_PULLING;
         }
-        (void)snprintf(text, SHARE_TEXT_BYTES, "pull: no answer within the deadline");
+        (void)snprintf(found->text, SHARE_TEXT_BYTES, "pull: no answer within the deadline");
         return false;
     }
     bool good = pulled(&done);
     if (!good) {
-        (void)snprintf(text, SHARE_TEXT_BYTES, "pull: %.200s",
+        (void)snprintf(found->text, SHARE_TEXT_BYTES, "pull: %.200s",
                        done.status < 0 ? done.text : "a block is gone");
     }
     for (uint32_t i = 0; i < count && done.status == KVEIK_E_STUCK; i++) {
         share->states[pages[i]] = PAGE_STUCK;
     }
+    found->bytes = good ? done.bytes : 0;
     kveik_completion_finish(&done);
     return good;
 }
@@ -397,7 +406,7 @@ void share_fetch(struct share *share, const uint32_t *tokens, uint32_t count, ui
     found = take_pages(share, found, pages_out);
     double asked = now_ms();
     found_out->lookup_ms = asked - began;
-    if (found > 0 && pull(share, found, pages_out, lease, until, found_out->text)) {
+    if (found > 0 && pull(share, found, pages_out, lease, until, found_out)) {
         found_out->tokens = found;
         share->counts.pulled_blocks += found / share->blob->tokens;
     } else if (found == 0 && lease != 0) {

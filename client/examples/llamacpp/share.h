@@ -44,6 +44,7 @@ void share_destroy(struct share *share);
 
 struct share_found {
     uint32_t tokens;             /* held, pulled, and in the pages */
+    uint64_t bytes;              /* payload pulled */
     double lookup_ms;            /* with hashing */
     double pull_ms;              /* submit to completion */
     char text[SHARE_TEXT_BYTES]; /* why not more; empty: it is not there */

@@ -37,6 +37,7 @@ struct share {
     uint8_t *block_keys; /* opaque: one a block, for a request */
 
     uint32_t late;      /* lookups and pulls that nobody waits for any more */
+    double ask_again;   /* not before this: the last request was late, and nothing came since */
     uint32_t quiescing; /* requests */
     bool quiesced;      /* none of them has failed */
     struct share_counts counts;
