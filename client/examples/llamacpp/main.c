@@ -60,7 +60,7 @@ static const struct argp_option options[] = {
     {"block-tokens", 'b', "N", 0, "tokens of a block, a multiple of 16 (64)", 0},
     {"batch-tokens", OPTION_BATCH, "N", 0, "batches end at multiples of this; a multiple of the "
      "block or a divisor of it (as block-tokens). Engines with equal batches get equal logits", 0},
-    {"context", OPTION_CONTEXT, "N", 0, "tokens that prompt and answer may have together (4096)", 0},
+    {"context", OPTION_CONTEXT, "N", 0, "tokens of a prompt and its answer together (4096)", 0},
     {"threads", 'j', "N", 0, "threads that compute (2)", 0},
     {"kv-type", 'k', "TYPE", 0, "of the KV: f32, f16, bf16 or q8_0 (f16)", 0},
     {"flash-attention", OPTION_FLASH, NULL, 0, "with it, V is not kept transposed", 0},

@@ -115,8 +115,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=pathlib.Path)
     parser.add_argument("--arch", choices=("llama", "cohere2"), default="llama")
-    for name, default in (("seed", 1), ("layers", 4), ("embd", 256), ("heads", 8),
-                          ("kv-heads", 2), ("ffn", 512), ("vocab", 512), ("window", 96)):
+    for name, default in (("seed", 1), ("layers", 4), ("embd", 128), ("heads", 4),
+                          ("kv-heads", 2), ("ffn", 256), ("vocab", 512), ("window", 96)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--weights", choices=sorted(WEIGHT_TYPES), default="f16")
     write(parser.parse_args())
