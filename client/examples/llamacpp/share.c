@@ -170,7 +170,8 @@ static bool busy(const struct share *share)
 bool share_flush(struct share *share, uint32_t timeout_ms)
 {
     double until = now_ms() + timeout_ms;
-    while (share_poll(share), busy(share)) {
+    share_poll(share);
+    while (busy(share)) {
         struct kveik_completion done = KVEIK_COMPLETION_INIT;
         double left = until - now_ms();
         if (left <= 0 || kveik_wait(share->client, 0, (uint32_t)left + 1, &done) != KVEIK_OK) {
@@ -178,6 +179,7 @@ bool share_flush(struct share *share, uint32_t timeout_ms)
         }
         settle(share, &done);
         kveik_completion_finish(&done);
+        share_poll(share);
     }
     return true;
 }
