@@ -51,7 +51,7 @@ static int describe_space(struct share *share, struct kveik_error *error)
     char packing[64];
     for (uint32_t i = 0; i < HASH_BYTES; i++) {
         size_t length = strlen(model);
-        (void)snprintf(model + length, sizeof model - length, "%02x", share->options.model_id[i]);
+        (void)snprintf(model + length, sizeof model - length, "%02x", share->model_id[i]);
     }
     for (uint32_t i = 0; i < share->group_count; i++) {
         groups[i] = group_of(share, &share->groups[i]);
@@ -59,7 +59,7 @@ static int describe_space(struct share *share, struct kveik_error *error)
     struct kveik_space space = KVEIK_SPACE_INIT;
     space.model = model;
     space.dtype = dtype_of(share->blob->type);
-    space.rope_id = share->options.rope_id;
+    space.rope_id = share->rope_id;
     space.group_count = share->group_count;
     space.groups = groups;
     if (share->opaque) { /* the rows are as they are only in blocks of this size and type */
@@ -236,6 +236,8 @@ struct share *share_create(const struct share_options *options, const struct kv_
         return NULL;
     }
     share->options = *options;
+    memcpy(share->model_id, options->model_id, sizeof share->model_id);
+    memcpy(share->rope_id, options->rope_id, sizeof share->rope_id);
     share->blob = blob;
     share->opaque = kv_blob_element_bytes(blob->type) == 0;
     share->page_stride = (blob->bytes + PAGE_ALIGNMENT - 1) / PAGE_ALIGNMENT * PAGE_ALIGNMENT;

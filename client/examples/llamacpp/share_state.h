@@ -18,6 +18,8 @@ struct share_group {
 
 struct share {
     struct share_options options;
+    uint8_t model_id[32]; /* copies: the space may be described long after the share was created */
+    uint8_t rope_id[32];
     const struct kv_blob *blob;
     bool opaque; /* of a packed type: blocks are shared whole */
     kveik_client *client;

@@ -290,6 +290,9 @@ class Faults(LlamaTest):
                 self.assertEqual([answer["logits"]], expected)
                 with again(daemon):
                     self.until_found(engine, tokens, 256)
+                    # what was registered late means the same to an engine that came in time
+                    other, = serve(MODELS["llama"], daemon.socket, [tokens])
+                    self.assertEqual((other["found"], other["logits"]), (256, expected[0]))
 
     def until_found(self, engine, tokens, count):
         """It needs a moment until the library has seen the daemon."""
