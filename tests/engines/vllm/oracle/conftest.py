@@ -1,0 +1,75 @@
+"""A kveikd for the oracle, and what its tests share."""
+import os
+import pathlib
+import shutil
+import signal
+import sys
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest  # noqa: E402 (vLLM reads the environment when it is imported)
+
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+import kveik_test  # noqa: E402 (it starts daemons for all end-to-end tests)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, help="run this random walk only")
+
+
+class Daemon(kveik_test.Daemon):
+    """One that can be killed, stopped, and started again at the same place."""
+
+    dead = False
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.dead = True
+
+    def start_again(self):
+        self.socket.unlink(missing_ok=True)
+        self.dead = False
+        self.__enter__()
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def __exit__(self, *why):
+        if self.dead:
+            shutil.rmtree(self.folder)
+        else:
+            super().__exit__(*why)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """The model's."""
+    import configs
+    return configs.make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def daemon():
+    with Daemon(cpu_bytes="64MiB") as one:
+        yield one
+
+
+@pytest.fixture
+def make(folder, daemon):
+    """Makes engines over the daemon; ends their sessions."""
+    import engine
+    made = []
+
+    def build(faults=None, **options):
+        made.append(engine.Engine(folder, daemon.socket, faults, **options))
+        return made[-1]
+    yield build
+    for one in made:
+        one.close()
