@@ -1,0 +1,157 @@
+"""What the checks of vLLM share: daemons that can be killed, engines beside them, models."""
+import contextlib
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+sys.path[:0] = [str(ROOT / "tests/e2e"), str(HERE.parent)]
+import kveik_test  # noqa: E402 (starts daemons for all end-to-end tests)
+from engine import Engine, Processes  # noqa: E402
+from table import Row  # noqa: E402
+
+SETTLE_S = 60
+MODEL_S = 300
+
+
+class Daemon(kveik_test.Daemon):
+    """A kveikd that can be killed, stopped, paused, and started again at the same place."""
+
+    def __init__(self, *arguments, cpu_bytes="3GiB"):
+        super().__init__(*arguments, cpu_bytes=cpu_bytes)
+        self.down = False
+        self.starts = 1
+
+    def start_again(self):
+        """At the same socket, with nothing in memory, and a log of its own."""
+        self.socket.unlink(missing_ok=True)
+        self.starts += 1
+        self.log = self.log.with_suffix(f".{self.starts}.log")
+        self.__enter__()
+        self.down = False
+
+    def kill(self):
+        """As kill -9."""
+        self.process.kill()
+        self.process.wait()
+        self.down = True
+
+    def stop_orderly(self):
+        """As systemd does; its exit code."""
+        self.down = True
+        return self.stop()
+
+    def pause(self):
+        """It does not answer from now on, and is not gone."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        """It goes on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def status(self):
+        """What `kveik status --json` says."""
+        done = kveik_test.kveik("status", "--json", socket=self.socket)
+        if done.returncode != kveik_test.GOOD:
+            raise RuntimeError(f"kveik status: {done.stdout}{done.stderr}")
+        return kveik_test.json.loads(done.stdout)
+
+    def settle(self, blocks=None, limit_s=SETTLE_S):
+        """Waits until nothing is under way and, if given, exactly so many blocks are held. Returns
+        how many there are."""
+        until = time.monotonic() + limit_s
+        while True:
+            now = self.status()
+            held = now["index"]["blocks"]
+            idle = now["requests"] == 0 and now["copies_in_flight"] == 0
+            if idle and blocks in (None, held) or time.monotonic() > until:
+                return held
+            time.sleep(0.05)
+
+    def __exit__(self, *why):
+        if self.down:
+            shutil.rmtree(self.folder)
+            return
+        if self.process.poll() is None:
+            self.resume()
+        super().__exit__(*why)
+
+
+class Lab:
+    """A check's place: everything that it starts ends with it."""
+
+    def __init__(self, check, python, version, folder, nursery):
+        self.check = check
+        self.python = python
+        self.nursery = nursery
+        self.version = version
+        self.folder = pathlib.Path(folder)
+        self.logs = self.folder / "logs" / check
+        self.stack = contextlib.ExitStack()
+        self.processes = Processes(python, self.folder / "cache")
+        self.stack.callback(self.processes.close)
+        self.engines = 0
+
+    def __enter__(self):
+        shutil.rmtree(self.logs, ignore_errors=True)
+        self.logs.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *why):
+        return self.stack.__exit__(*why)
+
+    def row(self, name=None):
+        """A line of the table, to be filled."""
+        return Row("vllm", self.version, f"vllm-{name or self.check}")
+
+    def daemon(self, *arguments, **options):
+        """A daemon of this check's own; its log is kept."""
+        daemon = Daemon(*arguments, **options)
+        daemon.log = self.logs / f"kveikd-{daemon.folder.name}.log"
+        return self.stack.enter_context(daemon)
+
+    def model(self, kind):
+        """The folder of a tiny model, made once."""
+        made = self.folder / "models" / kind
+        if not made.exists():
+            part = made.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.parent.mkdir(parents=True, exist_ok=True)
+            self.script("make_model.py", kind, part)
+            part.rename(made)
+        return made
+
+    def script(self, name, *arguments):
+        """Runs a script of this folder in vLLM's environment, to its end."""
+        done = subprocess.run([*self.python, HERE / name, *map(str, arguments)], timeout=MODEL_S,
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{name}: {done.stdout[-1000:]}{done.stderr[-3000:]}")
+        return done.stdout
+
+    def engine(self, daemon=None, kind="llama", role="kv_both", extra=None, events=None,
+               processes=False, **llm):
+        """An engine that is starting; without a daemon, one without Kveik. `processes` starts it as
+        users do, which takes longer."""
+        self.engines += 1
+        given = {"dtype": "bfloat16", "enable_prefix_caching": False} | llm
+        kveik = None
+        if daemon is not None:
+            kveik = {"role": role, "extra": {"socket": str(daemon.socket)} | (extra or {})}
+        options = {"model": str(self.model(kind)), "llm": given, "kveik": kveik, "events": events}
+        log = self.logs / f"engine{self.engines}{'-kveik' if kveik else ''}.log"
+        start = self.processes if processes else self.nursery()
+        return self.stack.enter_context(Engine(start, options, log))
+
+    def answers(self, requests, **options):
+        """What an engine without Kveik answers."""
+        with self.engine(**options) as plain:
+            return plain.wait_up().generate(requests)
+
+    def up(self, *arguments, **options):
+        """An engine that is up."""
+        return self.engine(*arguments, **options).wait_up()
