@@ -9,7 +9,7 @@ RESULT_COLUMNS = 76
 @dataclasses.dataclass
 class Row:
     """One line of the table. `figures` is for machines, `result` for people; `wrong` says what was
-    not as it should be."""
+    not as it should be, `cannot` why the engine itself cannot do what was to be checked."""
 
     engine: str
     version: str
@@ -17,11 +17,14 @@ class Row:
     result: str = ""
     figures: dict = dataclasses.field(default_factory=dict)
     wrong: list = dataclasses.field(default_factory=list)
+    cannot: str = ""
     seconds: float = 0.0
 
     @property
-    def passed(self):
-        return not self.wrong
+    def state(self):
+        if self.wrong:
+            return "FAILED"
+        return "cannot" if self.cannot else "passed"
 
     def expect(self, good, text):
         """Notes what is wrong, and goes on."""
@@ -36,12 +39,12 @@ class Row:
 
 
 def _cells(row):
-    text = row.result
+    text = "\n".join(part for part in (row.result, row.cannot) if part)
     for wrong in row.wrong:
         text += f"\nwrong: {wrong}"
     lines = [part for line in text.strip().splitlines()
              for part in textwrap.wrap(line, RESULT_COLUMNS) or [""]]
-    return row.check, lines or [""], "passed" if row.passed else "FAILED"
+    return row.check, lines or [""], row.state
 
 
 def as_table(rows):
@@ -58,4 +61,4 @@ def as_table(rows):
 
 def as_json(rows):
     """The same for machines."""
-    return json.dumps([dataclasses.asdict(row) | {"passed": row.passed} for row in rows], indent=2)
+    return json.dumps([dataclasses.asdict(row) | {"state": row.state} for row in rows], indent=2)

@@ -7,7 +7,7 @@ from engine import Request
 from expect import Held
 from workload import make
 
-PROMPTS = 30
+PROMPTS = 200
 SEED = 20
 SMALL_POOL = 200  # blocks: vLLM's own prefix cache has to evict
 PREFIX_CACHE = {"enable_prefix_caching": True}
@@ -58,10 +58,9 @@ def run_checked(row, name, engine, daemon, batches):
     held, answers, hits, exact = Held(engine.block_tokens), {}, 0, 0
     for batch in batches:
         got = engine.generate(batch)
-        beside = set()
+        saved = {one.id: held.prefixes(one.tokens + got[one.id].tokens[:-1]) for one in batch}
         for one in batch:
-            beside.update(held.prefixes(one.tokens + got[one.id].tokens[:-1]))
-        for one in batch:
+            beside = {prefix for name, some in saved.items() if name != one.id for prefix in some}
             least, most = held.hit(one.tokens), held.hit(one.tokens, more=beside)
             cached = got[one.id].cached
             hits += cached

@@ -1,5 +1,6 @@
 """What the checks of vLLM share: daemons that can be killed, engines beside them, models."""
 import contextlib
+import json
 import pathlib
 import shutil
 import signal
@@ -12,6 +13,7 @@ ROOT = HERE.parents[2]
 sys.path[:0] = [str(ROOT / "tests/e2e"), str(HERE.parent)]
 import kveik_test  # noqa: E402 (starts daemons for all end-to-end tests)
 from engine import Engine, Processes  # noqa: E402
+from server import Server  # noqa: E402
 from table import Row  # noqa: E402
 
 SETTLE_S = 60
@@ -58,7 +60,7 @@ class Daemon(kveik_test.Daemon):
         done = kveik_test.kveik("status", "--json", socket=self.socket)
         if done.returncode != kveik_test.GOOD:
             raise RuntimeError(f"kveik status: {done.stdout}{done.stderr}")
-        return kveik_test.json.loads(done.stdout)
+        return json.loads(done.stdout)
 
     def settle(self, blocks=None, limit_s=SETTLE_S):
         """Waits until nothing is under way and, if given, exactly so many blocks are held. Returns
@@ -146,6 +148,28 @@ class Lab:
         log = self.logs / f"engine{self.engines}{'-kveik' if kveik else ''}.log"
         start = self.processes if processes else self.nursery()
         return self.stack.enter_context(Engine(start, options, log))
+
+    def server(self, daemon, *arguments, role="kv_both", kind="llama"):
+        """`vllm serve` with Kveik, that is starting."""
+        self.engines += 1
+        transfer = {"kv_connector": "KveikConnector", "kv_connector_module_path": "kveik.vllm",
+                    "kv_role": role, "kv_connector_extra_config": {"socket": str(daemon.socket)}}
+        return self.stack.enter_context(Server(
+            self.python, self.model(kind), self.logs / f"server{self.engines}-{role}.log",
+            self.folder / "cache", "--dtype", "float32", "--kv-transfer-config",
+            json.dumps(transfer), *arguments))
+
+    def listener(self, endpoint):
+        """A process that prints vLLM's events; it is connected when this returns."""
+        with open(self.logs / "listener.log", "wb") as log:
+            listener = subprocess.Popen([*self.python, HERE / "listen.py", endpoint],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=log, text=True)
+        self.stack.callback(listener.wait)
+        self.stack.callback(listener.kill)
+        self.stack.callback(listener.stdout.close)
+        listener.stdout.readline()
+        return listener
 
     def answers(self, requests, **options):
         """What an engine without Kveik answers."""
