@@ -54,7 +54,8 @@ def as_table(rows):
     out = [f"{'engine':<{named}}  {'check':<{width}}  {'':<6}  result"]
     for row in rows:
         check, lines, state = _cells(row)
-        out.append(f"{row.engine + ' ' + row.version:<{named}}  {check:<{width}}  {state}  {lines[0]}")
+        engine = f"{row.engine} {row.version}"
+        out.append(f"{engine:<{named}}  {check:<{width}}  {state}  {lines[0]}")
         out += [f"{'':<{named}}  {'':<{width}}  {'':<6}  {line}" for line in lines[1:]]
     return "\n".join(out)
 

@@ -2,8 +2,8 @@
 are as good as equal explain it.
 
 A batch of another shape adds numbers up in another order, so logarithms of probability move a
-little, with or without a cache. Where the two best tokens of a step are closer than that, either may
-win, and everything behind them differs.
+little, with or without a cache. Where the two best tokens of a step are closer than that, either
+may win, and everything behind them differs.
 """
 import dataclasses
 

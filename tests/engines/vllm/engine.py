@@ -151,7 +151,8 @@ class Engine:
             line = self.stream.readline()
         except OSError as error:
             self.kill()
-            raise EngineFailed(f"no answer in {limit_s} s ({error}):\n{end_of(self.log)}") from error
+            raise EngineFailed(f"no answer in {limit_s:.0f} s ({error}):\n"
+                               f"{end_of(self.log)}") from error
         if not line:
             self.kill()
             raise EngineFailed(f"the engine's process ended:\n{end_of(self.log)}")

@@ -1,5 +1,6 @@
 """What the checks of vLLM share: daemons that can be killed, engines beside them, models."""
 import contextlib
+import functools
 import json
 import pathlib
 import shutil
@@ -86,16 +87,14 @@ class Daemon(kveik_test.Daemon):
 class Lab:
     """A check's place: everything that it starts ends with it."""
 
-    def __init__(self, check, python, version, folder, nursery):
+    def __init__(self, check, version, folder, shared):
+        """`shared` has what checks share: vLLM's `python`, and a `nursery()`."""
         self.check = check
-        self.python = python
-        self.nursery = nursery
+        self.shared = shared
         self.version = version
         self.folder = pathlib.Path(folder)
         self.logs = self.folder / "logs" / check
         self.stack = contextlib.ExitStack()
-        self.processes = Processes(python, self.folder / "cache")
-        self.stack.callback(self.processes.close)
         self.engines = 0
 
     def __enter__(self):
@@ -105,6 +104,18 @@ class Lab:
 
     def __exit__(self, *why):
         return self.stack.__exit__(*why)
+
+    @property
+    def python(self):
+        """The words that run vLLM's Python."""
+        return self.shared.python
+
+    @functools.cached_property
+    def processes(self):
+        """Starts engines as users do."""
+        made = Processes(self.python, self.folder / "cache")
+        self.stack.callback(made.close)
+        return made
 
     def row(self, name=None):
         """A line of the table, to be filled."""
@@ -146,7 +157,7 @@ class Lab:
             kveik = {"role": role, "extra": {"socket": str(daemon.socket)} | (extra or {})}
         options = {"model": str(self.model(kind)), "llm": given, "kveik": kveik, "events": events}
         log = self.logs / f"engine{self.engines}{'-kveik' if kveik else ''}.log"
-        start = self.processes if processes else self.nursery()
+        start = self.processes if processes else self.shared.nursery()
         return self.stack.enter_context(Engine(start, options, log))
 
     def server(self, daemon, *arguments, role="kv_both", kind="llama"):

@@ -3,9 +3,9 @@
 
     proxy.py PREFILL-URL DECODE-URL [PORT]
 
-Each request goes to the prefill server with one token to make; the kv_transfer_params of its answer
-go with the request to the decode server, whose answer is returned. Nothing else is passed on: the KV
-goes through the daemon of the node.
+Each request goes to the prefill server with one token to make; the kv_transfer_params of its
+answer go with the request to the decode server, whose answer is returned. Nothing else is passed
+on: the KV goes through the daemon of the node.
 """
 import http.server
 import json
