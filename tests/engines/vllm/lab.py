@@ -33,7 +33,7 @@ class Daemon(kveik_test.Daemon):
         """At the same socket, with nothing in memory, and a log of its own."""
         self.socket.unlink(missing_ok=True)
         self.starts += 1
-        self.log = self.log.with_suffix(f".{self.starts}.log")
+        self.log = self.log.with_name(f"{self.folder.name}-{self.starts}.log")
         self.__enter__()
         self.down = False
 
@@ -124,7 +124,7 @@ class Lab:
     def daemon(self, *arguments, **options):
         """A daemon of this check's own; its log is kept."""
         daemon = Daemon(*arguments, **options)
-        daemon.log = self.logs / f"kveikd-{daemon.folder.name}.log"
+        daemon.log = self.logs / f"{daemon.folder.name}-1.log"
         return self.stack.enter_context(daemon)
 
     def model(self, kind):

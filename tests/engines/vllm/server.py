@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
-from engine import ANSWER_S, START_S, EngineFailed, end_of, environment
+from engine import ANSWER_S, HERE, START_S, EngineFailed, end_of, environment
 
 GENERATE = "/inference/v1/generate"
 
@@ -54,7 +54,7 @@ class Server:
         self.log = pathlib.Path(log)
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
-        words = [*python, "-m", "vllm.entrypoints.cli.main", "serve", model, "--host", "127.0.0.1",
+        words = [*python, HERE / "serve.py", "serve", model, "--host", "127.0.0.1",
                  "--port", port, "--tokens-only", "--enforce-eager", "--max-model-len", 8448,
                  "--no-enable-prefix-caching", "--enable-prompt-tokens-details", *arguments]
         with open(self.log, "wb") as out:
