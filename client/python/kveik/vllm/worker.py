@@ -202,11 +202,14 @@ class WorkerSide:
     def poll(self) -> None:
         """Takes what was answered."""
         while (done := self._client.poll()) is not None:
-            if isinstance(done.user, Part):
-                self._answered(done)
-            elif isinstance(done.user, Quiesce):
-                self._quiesced(done)
+            self._completed(done)
         self._look_after_stuck()
+
+    def _completed(self, done: kveik.Completion) -> None:
+        if isinstance(done.user, Part):
+            self._answered(done)
+        elif isinstance(done.user, Quiesce):
+            self._quiesced(done)
 
     def _answered(self, done: kveik.Completion) -> None:
         part: Part = done.user
@@ -300,7 +303,9 @@ class WorkerSide:
         saves = [work for work in self._work.values() if not work.load]
         until = time.monotonic() + (self._options.save_deadline_ms + _GRACE_MS) / 1000
         while any(work.job.id in self._work for work in saves) and time.monotonic() < until:
-            self._client.wait(0, 20)
+            done = self._client.wait(0, 20)
+            if done is not None:
+                self._completed(done)
             self.poll()
         if any(work.job.id in self._work for work in saves):
             raise RuntimeError("kveik: the daemon does not answer, and a copy may still read pages "
