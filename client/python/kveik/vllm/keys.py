@@ -85,11 +85,16 @@ class RequestKeys:
         self._request = request
         self._block_tokens = block_tokens
         self._extras = extras_of(request)
+        self._images = len(request.mm_features)  # that are in the extras
         self._keys = bytearray()  # one a block
         self._parent: bytes | None = None  # the last of them
 
     def _hash(self, begin: int, end: int, parent: bytes | None) -> bytes:
-        """The keys of all grains of tokens [begin, end)."""
+        """The keys of all grains of tokens [begin, end). A streaming session gets more input, with
+        its images, while it lives."""
+        if self._images != len(self._request.mm_features):
+            self._extras = extras_of(self._request)
+            self._images = len(self._request.mm_features)
         extras = [(position - begin, data) for position, data in self._extras
                   if begin <= position < end]
         return kveik.hash_tokens(self._request.all_token_ids[begin:end], parent=parent,
