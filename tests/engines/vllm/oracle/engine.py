@@ -3,6 +3,7 @@ properties that hold after every step."""
 import collections
 import copy
 import itertools
+import time
 
 from vllm import SamplingParams
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
@@ -20,7 +21,7 @@ from configs import HEADS, make_config, make_kv_cache, windows_of
 from model import Shape
 from worker import Worker, sample
 
-STEPS_MAX = 20000  # of one run: more is no progress
+RUN_S = 120  # of one run: longer is no progress
 init_none_hash(sha256)
 
 
@@ -150,7 +151,8 @@ class Engine:
 
     def run(self, until=None):
         """Steps until nothing is left, or until() is true."""
-        for _ in range(STEPS_MAX):
+        end = time.monotonic() + RUN_S
+        while time.monotonic() < end:
             if until is not None and until():
                 return
             if not self.works():
@@ -158,7 +160,17 @@ class Engine:
                     raise Broken("the run ended before what was waited for")
                 return
             self.step()
-        raise Broken(f"no end after {STEPS_MAX} steps: {self.scheduler.requests}")
+        raise Broken(f"P0: no end: {self.scheduler.requests}")
+
+    def preempt(self, asked):
+        """As a reset or a full pool does it."""
+        self.scheduler.running.remove(asked.request)
+        self.scheduler._preempt_request(asked.request, time.monotonic(), drop_stale_output=True)
+        self.scheduler.prev_step_scheduled_req_ids.discard(asked.request.request_id)
+
+    def is_in(self, asked, status):
+        """For run(): until the request has that status."""
+        return lambda: asked.request.status == RequestStatus[status]
 
     # ---- properties of a step --------------------------------------------------------------------
     def _watch_pool(self):

@@ -80,10 +80,12 @@ class Worker:
 
     def spoil(self, runs, only=None):
         """Pages that are about to be loaded hold no KV; `only`: that page of all runs."""
-        pages = [page for run in runs for page in run.pages]
-        for page in pages if only is None else [pages[only]]:
-            for words in self.words:
-                words[page] = _GARBAGE
+        pages = [(run.layout, page) for run in runs for page in run.pages]
+        layers = {one.layout: one.names for group in self.connector._worker._memory.layers
+                  for one in group}
+        for layout, page in pages if only is None else [pages[only]]:
+            for name in layers[layout]:
+                self.words[int(name.split(".")[2])][page] = _GARBAGE
 
     # ---- the batch -------------------------------------------------------------------------------
     def _update_batch(self, output):
