@@ -120,8 +120,8 @@ def _check_layerwise(config: VllmConfig, groups: int) -> None:
     """When a load within a step fails, vLLM takes back that step, but neither the one that it has
     scheduled on top (whose tokens would be wrong), nor anything with several groups (it ends)."""
     if config.max_concurrent_batches > 1:
-        raise Unsupported("load is layerwise, and vLLM schedules steps before it knows that the load "
-                          "of the one before failed; use --no-async-scheduling, or load async")
+        raise Unsupported("load is layerwise, and vLLM schedules steps before it knows that the "
+                          "load of the one before failed; use --no-async-scheduling, or load async")
     if groups > 1:
         raise Unsupported(f"load is layerwise, and the model has {groups} KV cache groups: vLLM "
                           "could not go on when such a load fails; must be async")

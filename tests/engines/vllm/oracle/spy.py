@@ -258,14 +258,14 @@ class Spy:
         return self._visible(op)
 
     # ---- what the test asks ----------------------------------------------------------------------
-    def busy(self):
-        """{page: kind} of all pages that a copy may touch now."""
+    def busy(self, but=()):
+        """{page: kind} of all pages that a copy may touch now, but for those orders."""
         session = self.real.info().session_id
         pages = {}
         for order in list(self.orders.values()):
             if order.stuck and order.session != session:
                 del self.orders[order.number]
-            elif order.done is None or order.stuck:
+            elif order.number not in but and (order.done is None or order.stuck):
                 pages.update((page, order.kind) for run in order.runs for page in run.pages)
         return pages
 

@@ -8,12 +8,13 @@ from spy import Scripted, Verdict
 from verify import Reader, all_good, daemon_leases
 
 
-def run(make, daemon, prompt, faults=None, reset=False, **options):
+def run(make, daemon, prompt, faults=None, reset=False, numbers=(1, 2, 3, 4),
+        **options):
     """An engine under pressure, and what it leaves."""
     engine = make(faults, engine="mutant", blocks=28, **options)
     # the first computes full blocks on top of what it loads
     asked = [engine.add(prompt(number) + prompt(9, 40) * (number == 1), 30)
-             for number in (1, 2, 3, 4)]
+             for number in numbers]
     if reset:
         engine.run(lambda: asked[2].tokens and asked[2].request in engine.scheduler.running)
         while engine._queue:
@@ -129,7 +130,8 @@ SLOW_SAVES = {"push": [Verdict(hold=8)]}
 MUTANTS = {
     held_by_nobody: {"verdicts": SLOW_SAVES},
     saved_before_it_is_computed: {},
-    saved_whatever_failed: {"verdicts": {"pull": [Verdict(miss=0)]}, "load": "layerwise"},
+    saved_whatever_failed: {"verdicts": {"pull": [Verdict(miss=0)]}, "load": "layerwise",
+                            "numbers": (1,)},
     let_go_before_it_is_copied: {"verdicts": SLOW_SAVES},
     no_fence: {"verdicts": SLOW_SAVES, "reset": True},
     released_twice: {},

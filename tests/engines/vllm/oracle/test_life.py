@@ -1,4 +1,4 @@
-"""Preempted, aborted, waiting: whatever becomes of requests, their KV is right and nothing stays."""
+"""Preempted, aborted, waiting: whatever becomes of requests, their KV is right, nothing stays."""
 import pytest
 
 from spy import Scripted, Verdict
