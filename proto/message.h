@@ -82,6 +82,14 @@ struct msg_bytes {
     uint32_t bytes;
 };
 
+/* What both sides can do: bits of the hello's capabilities. */
+enum {
+    /* Both have the same monotonic clock, so a push's deadline counts from its sending, and a push
+     * whose copies end behind it is not kept: when the client has given it up, no byte that it
+     * writes to the pages from then on can get into the cache. */
+    MSG_CAPABILITY_CLOCK = 1 << 0,
+};
+
 struct msg_hello {
     uint32_t version_min;
     uint32_t version_max;
@@ -90,6 +98,7 @@ struct msg_hello {
     struct msg_bytes token;       /* 0 .. MSG_TOKEN_MAX */
     uint64_t capabilities;
     uint64_t instance_lease_bytes;
+    uint64_t clock_ns; /* the client's CLOCK_MONOTONIC; 0: not said */
 };
 
 struct msg_hello_reply {
@@ -157,6 +166,7 @@ struct msg_push {
     struct msg_push_run *runs;
     uint32_t run_count; /* >= 1 */
     uint32_t deadline_ms;
+    uint64_t sent_ns; /* see MSG_CAPABILITY_CLOCK; 0: not said */
 };
 
 struct msg_want {

@@ -49,7 +49,7 @@ static int decode_push_run(struct decoder *decoder, const Kveik__Engine__V1__Pus
 
 int decode_push(struct decoder *decoder, const Kveik__Engine__V1__Push *in, struct msg_push *out)
 {
-    *out = (struct msg_push){.deadline_ms = in->deadline_ms};
+    *out = (struct msg_push){.deadline_ms = in->deadline_ms, .sent_ns = in->sent_ns};
     if (in->n_runs > MSG_RUNS_MAX) {
         return error_set(decoder->error, ST_LIMIT, "push: %zu runs, at most %d", in->n_runs,
                          MSG_RUNS_MAX);

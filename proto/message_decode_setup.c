@@ -25,7 +25,8 @@ int decode_hello(struct decoder *decoder, const Kveik__Engine__V1__Hello *in, st
                               .instance_id = bytes_of(&in->instance_id),
                               .token = bytes_of(&in->token),
                               .capabilities = in->capabilities,
-                              .instance_lease_bytes = in->instance_lease_bytes};
+                              .instance_lease_bytes = in->instance_lease_bytes,
+                              .clock_ns = in->clock_ns};
     return ST_OK;
 }
 

@@ -6,6 +6,7 @@
 void encode_push(struct encoder *encoder, const struct msg_push *in, Kveik__Engine__V1__Push *out)
 {
     out->deadline_ms = in->deadline_ms;
+    out->sent_ns = in->sent_ns;
     void **runs = take_array(encoder, in->run_count, sizeof **out->runs);
     if (runs == NULL) {
         return;

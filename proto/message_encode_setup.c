@@ -14,6 +14,7 @@ void encode_hello(struct encoder *encoder, const struct msg_hello *in,
     out->token = data_of(in->token.data, in->token.bytes);
     out->capabilities = in->capabilities;
     out->instance_lease_bytes = in->instance_lease_bytes;
+    out->clock_ns = in->clock_ns;
 }
 
 void encode_hello_reply(struct encoder *encoder, const struct msg_hello_reply *in,

@@ -187,6 +187,7 @@ struct connection {
     uint32_t version;
     uint8_t boot_id[MSG_BOOT_ID_BYTES];
     uint64_t session_id;
+    uint64_t capabilities; /* of both sides: MSG_CAPABILITY_… */
     uint32_t frame_bytes_max;
     uint32_t requests_max;
     uint32_t keys_max;

@@ -127,7 +127,9 @@ static int send_hello(struct kveik_client *client, struct error *error)
                                   .client = client->client_name,
                                   .instance_id = {.data = (const uint8_t *)client->instance,
                                                   .bytes = (uint32_t)strlen(client->instance)},
-                                  .token = {.data = client->token, .bytes = client->token_bytes}}};
+                                  .token = {.data = client->token, .bytes = client->token_bytes},
+                                  .capabilities = MSG_CAPABILITY_CLOCK,
+                                  .clock_ns = clock_ns()}};
     return connection_send(client, &msg, -1, error);
 }
 
@@ -305,6 +307,7 @@ static void on_hello_reply(struct kveik_client *client, const struct msg *msg)
     connection->version = reply->version;
     (void)memcpy(connection->boot_id, reply->boot_id, sizeof connection->boot_id);
     connection->session_id = reply->session_id;
+    connection->capabilities = reply->capabilities;
     connection->frame_bytes_max = reply->frame_bytes_max;
     connection->requests_max = reply->requests_max;
     connection->keys_max = reply->keys_max < MSG_KEYS_MAX ? reply->keys_max : MSG_KEYS_MAX;

@@ -215,19 +215,30 @@ void op_take(struct kveik_client *client, struct op *op, struct kveik_completion
     op_forget(client, op);
 }
 
+/* How a request ends that nobody answered. A push whose deadline the daemon keeps by our own clock
+ * can no longer get into the cache, so its pages are free for new contents; a pull may still write
+ * to its pages. */
+static int expired_status(const struct kveik_client *client, const struct op *op)
+{
+    bool kept = (client->connection.capabilities & MSG_CAPABILITY_CLOCK) != 0;
+    return op->request == MSG_PUSH && kept ? ST_DEADLINE : ST_STUCK;
+}
+
 void op_expire(struct kveik_client *client, uint64_t now_ms)
 {
     uint64_t next_ms = UINT64_MAX;
     queue_foreach_safe (item, &client->flight) {
         struct op *op = CONTAINER_OF(item, struct op, flight);
         if (op->done) {
-            continue; /* stuck before: stays until the late answer or the end of the connection */
+            continue; /* given up before: stays until the late answer or the end of the connection
+                       */
         }
         if (op->give_up_ms <= now_ms) {
+            int status = expired_status(client, op);
             if (op->statuses != NULL) {
-                (void)memset(op->statuses, ST_STUCK, op->status_count);
+                (void)memset(op->statuses, status, op->status_count);
             }
-            op_finish(client, op, ST_STUCK, NULL);
+            op_finish(client, op, status, NULL);
         } else if (op->give_up_ms < next_ms) {
             next_ms = op->give_up_ms;
         }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "kveik/kveik.h"
 
 enum { BLOCK_TOKENS_MAX = BLOCK_GRAINS_MAX * GRAIN_TOKENS };
@@ -340,6 +341,7 @@ struct op *submit_push(struct kveik_client *client, const struct kveik_push *pus
         build_push(client, &ours, &msg, &blocks, error) != ST_OK) {
         return refuse(client);
     }
+    msg.u.push.sent_ns = clock_ns();
     submit->timeout_ms = msg.u.push.deadline_ms;
     return send_built(client, &msg, submit, blocks, error);
 }

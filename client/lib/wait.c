@@ -52,13 +52,14 @@ void client_wake_at(struct kveik_client *client, uint64_t at_ms)
 
 void client_work(struct kveik_client *client)
 {
+    /* what was answered counts, however late we come for it: only then is anything given up */
+    connection_read(client);
     uint64_t now_ms = clock_ms();
     if (client->timer_at_ms != 0 && client->timer_at_ms <= now_ms) {
         counter_clear(client->timer);
         client->timer_at_ms = 0;
         op_expire(client, now_ms);
     }
-    connection_read(client);
     connection_step(client, now_ms);
 }
 

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 static _Thread_local struct kveik_error last_error;
+/* Of this thread, which may be in a callback: it would wait for itself to leave. */
+static _Thread_local struct glue_handle *registering;
 
 /* ---- the handle ------------------------------------------------------------------------------ */
 
@@ -52,15 +54,13 @@ int glue_connect(struct glue_handle *handle, const struct kveik_options *options
     return status;
 }
 
-bool glue_is_closed(struct glue_handle *handle)
+int glue_close(struct glue_handle *handle)
 {
-    return atomic_load(&handle->closed);
-}
-
-void glue_close(struct glue_handle *handle)
-{
+    if (registering == handle) {
+        return KVEIK_E_INVALID;
+    }
     if (atomic_exchange(&handle->closed, true)) {
-        return;
+        return KVEIK_PENDING;
     }
     if (handle->pid == getpid()) { /* the parent's threads are not here: nobody will leave */
         kveik_shutdown(handle->client);
@@ -71,6 +71,7 @@ void glue_close(struct glue_handle *handle)
     }
     kveik_close(handle->client);
     handle->client = NULL;
+    return KVEIK_OK;
 }
 
 int glue_info(struct glue_handle *handle, struct kveik_info *info_out)
@@ -128,7 +129,15 @@ int glue_memory_drop(struct glue_handle *handle, uint32_t region, uint32_t timeo
 int glue_layout_register(struct glue_handle *handle, const struct kveik_layout *layout,
                          uint32_t *layout_out)
 {
-    THROUGH(handle, kveik_layout_register(client, layout, layout_out, &last_error));
+    kveik_client *client = enter(handle);
+    if (client == NULL) {
+        return GLUE_CLOSED;
+    }
+    struct glue_handle *before = registering;
+    registering = handle;
+    int status = kveik_layout_register(client, layout, layout_out, &last_error);
+    registering = before;
+    return leave(handle, status);
 }
 
 int glue_layout_drop(struct glue_handle *handle, uint32_t layout, uint32_t timeout_ms)

@@ -33,9 +33,10 @@ const char *glue_error(void);
 
 /* The handle is the caller's memory, zeroed; it is never used again after a failure. */
 int glue_connect(struct glue_handle *handle, const struct kveik_options *options);
-/* Once; later calls return at once. In a forked child only the child's copies are freed. */
-void glue_close(struct glue_handle *handle);
-bool glue_is_closed(struct glue_handle *handle);
+/* KVEIK_OK: nothing touches exported memory any more. KVEIK_PENDING: another call closed it, or is
+ * about to. In a forked child only the child's copies are freed.
+ * KVEIK_E_INVALID: called by a callback of glue_layout_register() on this handle. */
+int glue_close(struct glue_handle *handle);
 
 int glue_info(struct glue_handle *handle, struct kveik_info *info_out);
 int glue_event_fd(struct glue_handle *handle);

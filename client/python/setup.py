@@ -20,7 +20,7 @@ class BuildNative(build_ext):
 
 setup(
     version=native_build.version(),
-    license="Apache-2.0",  # here: setuptools of different years read different forms of it elsewhere
+    license="Apache-2.0",  # in pyproject.toml its form depends on the year
     cffi_modules=["native_build.py:ffibuilder"],
     cmdclass={"build_ext": BuildNative},
     options={"bdist_wheel": {"py_limited_api": "cp310"}, **native_build.folders()},

@@ -100,6 +100,17 @@ static void step_once(struct server *server, const struct core_event *event,
     }
 }
 
+/* How the copies of a request ended. What a push read behind its deadline is not kept: the client
+ * may have written there since (see MSG_CAPABILITY_CLOCK). */
+static int copies_status(const struct server_request *request, const struct copy_job *job)
+{
+    if (request->failed != ST_OK) {
+        return request->failed;
+    }
+    bool late = request->push && job->status == ST_OK && clock_ms() >= request->deadline_ms;
+    return late ? ST_DEADLINE : job->status;
+}
+
 static void apply_finished(struct server *server, struct copy_job *job)
 {
     struct server_request *request = job->owner;
@@ -113,8 +124,7 @@ static void apply_finished(struct server *server, struct copy_job *job)
     struct core_event event = {.kind = EVENT_COPY_DONE,
                                .session = request->session->number,
                                .request = request->number,
-                               .u.copy_done.status =
-                                   request->failed != ST_OK ? request->failed : job->status};
+                               .u.copy_done.status = copies_status(request, job)};
     step_once(server, &event, NULL);
 }
 

@@ -1,5 +1,5 @@
 /*
- * Pushes, pulls, lookups: from checked messages to core events, from the core's copies to jobs of
+ * Pushes and pulls: from checked messages to core events, from the core's copies to jobs of
  * the copy engine, from completions to answers.
  *
  *   message -> checked against the session's geometry -> core event -> ACTION_COPY -> copy_submit()
@@ -15,8 +15,8 @@
 #include "base/heap.h"
 #include "daemon/server/state.h"
 
-static void complete(struct server_session *session, uint64_t request_id, int status,
-                     const char *text)
+void session_complete(struct server_session *session, uint64_t request_id, int status,
+                      const char *text)
 {
     struct msg msg = {.request_id = request_id,
                       .kind = MSG_COMPLETION,
@@ -43,7 +43,8 @@ struct server_request *request_take(struct server_session *session, uint64_t req
         }
     }
     if (server->request_free_count == 0) {
-        complete(session, request_id, ST_BUSY, "the daemon's limit of requests (requests-max)");
+        session_complete(session, request_id, ST_BUSY,
+                         "the daemon's limit of requests (requests-max)");
         return NULL;
     }
     uint32_t number = server->request_free[--server->request_free_count];
@@ -128,6 +129,17 @@ static void deadline_set(struct server_request *request, uint32_t deadline_ms)
 
 /* ---- push ------------------------------------------------------------------------------------ */
 
+/* Where both sides have one clock a push's deadline counts from its sending, however long it lay in
+ * the socket: behind it the client may write other contents to the pages. False: it has passed. */
+static bool push_deadline_set(struct server_request *request, const struct msg_push *push)
+{
+    deadline_set(request, push->deadline_ms);
+    if (request->session->same_clock && push->sent_ns != 0 && push->sent_ns < request->began_ns) {
+        request->deadline_ms -= (request->began_ns - push->sent_ns) / 1000000u;
+    }
+    return request->deadline_ms > clock_ms();
+}
+
 /* Checks one run and fills its event and its place in the request. */
 static int push_run(struct server_request *request, const struct msg_push_run *run,
                     struct server_run *out, struct core_push_run *event, struct error *error)
@@ -203,11 +215,15 @@ void session_push(struct server_session *session, const struct msg *msg)
     struct core_push_run *runs = heap_calloc(push->run_count, sizeof *runs);
     struct error error = {.status = ST_NO_MEMORY, .text = "push: the daemon is out of memory"};
     request->push = true;
-    deadline_set(request, push->deadline_ms);
-    int status = runs == NULL ? ST_NO_MEMORY : push_fill(request, push, runs, &error);
+    int status = ST_NO_MEMORY;
+    if (!push_deadline_set(request, push)) {
+        status = error_set(&error, ST_DEADLINE, "push: its deadline passed before it was read");
+    } else if (runs != NULL) {
+        status = push_fill(request, push, runs, &error);
+    }
     if (status != ST_OK) {
         request_free(request);
-        complete(session, msg->request_id, status, error.text);
+        session_complete(session, msg->request_id, status, error.text);
     } else {
         struct core_event event = {
             .kind = EVENT_PUSH,
@@ -307,7 +323,7 @@ void session_pull(struct server_session *session, const struct msg *msg)
     int status = runs == NULL ? ST_NO_MEMORY : pull_fill(request, pull, runs, &error);
     if (status != ST_OK) {
         request_free(request);
-        complete(session, msg->request_id, status, error.text);
+        session_complete(session, msg->request_id, status, error.text);
     } else {
         struct core_event event = {
             .kind = EVENT_PULL,
@@ -435,7 +451,7 @@ void request_reply(struct server_request *request, const struct core_action *act
 {
     struct server_session *session = request->session;
     if (request->statuses == NULL && !statuses_keep(request, action)) {
-        complete(session, request->request_id, ST_NO_MEMORY, "the daemon is out of memory");
+        session_complete(session, request->request_id, ST_NO_MEMORY, "the daemon is out of memory");
         request_free(request);
         return;
     }
@@ -455,93 +471,4 @@ void request_reply(struct server_request *request, const struct core_action *act
                                        .bytes = request->job.bytes}};
     engine_send(session->conn, &msg);
     request_free(request);
-}
-
-static void lookup_reply(struct server_session *session, uint64_t request_id,
-                         const struct core_action *answer)
-{
-    struct msg_origin origins[CORE_ORIGINS_MAX];
-    for (uint32_t i = 0; i < answer->origin_count; i++) {
-        origins[i] =
-            (struct msg_origin){.instance_id = {.data = answer->origins[i].instance_id,
-                                                .bytes = answer->origins[i].instance_id_bytes},
-                                .keys = answer->origins[i].keys};
-    }
-    double us = (double)answer->hit_bytes / session->server->bytes_per_us;
-    struct msg msg = {.request_id = request_id,
-                      .kind = MSG_LOOKUP_REPLY,
-                      .u.lookup_reply = {.status = answer->status,
-                                         .text = answer->text != NULL ? answer->text : "",
-                                         .hit_keys = answer->hit_keys,
-                                         .hit_tokens = answer->hit_tokens,
-                                         .lease = answer->lease,
-                                         .expected_us = (uint64_t)us,
-                                         .hit_bytes = answer->hit_bytes,
-                                         .origins = origins,
-                                         .origin_count = answer->origin_count}};
-    engine_send(session->conn, &msg);
-}
-
-void session_lookup(struct server_session *session, const struct msg *msg)
-{
-    const struct msg_lookup *lookup = &msg->u.lookup;
-    if (lookup->space >= SESSION_SPACES_MAX || !session->spaces[lookup->space].used) {
-        session_refuse(session, msg, ST_UNKNOWN_ID, "lookup: no such space in this session");
-        return;
-    }
-    struct core_want *wants = NULL;
-    if (lookup->want_count > 0) {
-        wants = heap_calloc(lookup->want_count, sizeof *wants);
-        if (wants == NULL) {
-            session_refuse(session, msg, ST_NO_MEMORY, "lookup: the daemon is out of memory");
-            return;
-        }
-    }
-    for (uint32_t i = 0; i < lookup->want_count; i++) {
-        wants[i] = (struct core_want){.group = lookup->wants[i].group,
-                                      .ranges = {.layer_begin = lookup->wants[i].layer_begin,
-                                                 .layer_count = lookup->wants[i].layer_count,
-                                                 .head_begin = lookup->wants[i].head_begin,
-                                                 .head_count = lookup->wants[i].head_count}};
-    }
-    struct core_event event = {.kind = EVENT_LOOKUP,
-                               .session = session->number,
-                               .u.lookup = {.space = session->spaces[lookup->space].core_space,
-                                            .keys = lookup->keys,
-                                            .key_count = lookup->key_count,
-                                            .key_grains = lookup->key_grains,
-                                            .tail_tokens = lookup->tail_tokens,
-                                            .step_grains = lookup->step_grains,
-                                            .wants = wants,
-                                            .want_count = lookup->want_count,
-                                            .lease = lookup->lease,
-                                            .origins = lookup->origins}};
-    struct core_action answer = {0};
-    server_step(session->server, &event, &answer);
-    lookup_reply(session, msg->request_id, &answer);
-    heap_free(wants);
-}
-
-void session_release(struct server_session *session, const struct msg *msg)
-{
-    struct core_event event = {
-        .kind = EVENT_RELEASE, .session = session->number, .u.release.lease = msg->u.release.lease};
-    struct core_action answer = {0};
-    server_step(session->server, &event, &answer);
-    complete(session, msg->request_id, answer.status, answer.text);
-}
-
-void session_cancel(struct server_session *session, const struct msg *msg)
-{
-    queue_foreach (item, &session->requests) {
-        struct server_request *request = CONTAINER_OF(item, struct server_request, link);
-        if (request->request_id == msg->u.cancel.target) {
-            struct core_event event = {
-                .kind = EVENT_CANCEL, .session = session->number, .request = request->number};
-            server_step(session->server, &event, NULL);
-            complete(session, msg->request_id, ST_OK, NULL);
-            return;
-        }
-    }
-    complete(session, msg->request_id, ST_UNKNOWN_ID, "cancel: no such request in flight");
 }

@@ -29,6 +29,7 @@ enum {
     SESSION_PROBES_MAX = 16,
     LAYOUT_SHAPES_MAX = 8, /* block sizes pushed from one layout */
     DEADLINE_DEFAULT_MS = 10000,
+    HELLO_AGE_MS = 5000, /* a client's clock that is older than this at its hello is another one */
     STOP_TICK_MS = 20,
     SHAPES_MAX = 8192,
 };
@@ -70,6 +71,7 @@ struct server_session {
     uint32_t number; /* of the core */
     bool closing;
     bool core_closed;
+    bool same_clock;     /* as the client: see MSG_CAPABILITY_CLOCK */
     uint32_t populating; /* regions that a worker enters into our page tables */
     uint32_t probing;    /* regions that a worker probes */
     uint32_t request_count;
@@ -183,6 +185,9 @@ void server_on_ended(void *ctx, struct engine_conn *conn);
 void session_try_free(struct server_session *session);
 
 /* The answer to a request that failed, in the kind of message that answers it. */
+/* Answers a request with a Completion that has no statuses. */
+void session_complete(struct server_session *session, uint64_t request_id, int status,
+                      const char *text);
 void session_refuse(struct server_session *session, const struct msg *msg, int status,
                     const char *text);
 

@@ -5,7 +5,7 @@
  *
  * Covers: daemon/server/server.c
  * Covers: daemon/server/session.c
- * Covers: daemon/server/request.c
+ * Covers: daemon/server/request.c, daemon/server/lookup.c
  * Covers: daemon/server/memory.c
  * Covers: daemon/server/probe.c
  * Covers: daemon/server/shape.c

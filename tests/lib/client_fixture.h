@@ -66,6 +66,7 @@ static inline struct kveik_options fix_options(const struct fixture *fix)
     options.socket_path = fix->path;
     options.instance = "test";
     options.reconnect_backoff_ms = 5;
+    options.connect_timeout_ms = 10000; /* the fake daemon's thread may wait long for a core */
     return options;
 }
 

@@ -31,6 +31,7 @@ static const char *differ_hello(const struct msg_hello *a, const struct msg_hell
     SAME_TEXT(client)
     SAME(capabilities)
     SAME(instance_lease_bytes)
+    SAME(clock_ns)
     return same_bytes(a->instance_id, b->instance_id) && same_bytes(a->token, b->token) ? NULL
                                                                                         : "bytes";
 }
@@ -86,6 +87,7 @@ static const char *differ_push(const struct msg_push *a, const struct msg_push *
 {
     SAME(run_count)
     SAME(deadline_ms)
+    SAME(sent_ns)
     for (uint32_t i = 0; i < a->run_count; i++) {
         SAME(runs[i].layout)
         SAME(runs[i].key_count)

@@ -79,7 +79,8 @@ static void make_hello(struct maker *maker, struct msg *msg)
                            .instance_id = name_bytes(maker, MSG_INSTANCE_MAX),
                            .token = {.data = noise(maker, token_bytes), .bytes = token_bytes},
                            .capabilities = rng_next(maker->rng),
-                           .instance_lease_bytes = rng_next(maker->rng)};
+                           .instance_lease_bytes = rng_next(maker->rng),
+                           .clock_ns = rng_next(maker->rng)};
 }
 
 static void make_hello_reply(struct maker *maker, struct msg *msg)
@@ -199,7 +200,8 @@ static void make_push(struct maker *maker, struct msg *msg)
 {
     struct msg_push *push = &msg->u.push;
     *push = (struct msg_push){.run_count = between(maker, 1, maker->items_max),
-                              .deadline_ms = between(maker, 0, MSG_DEADLINE_MS_MAX)};
+                              .deadline_ms = between(maker, 0, MSG_DEADLINE_MS_MAX),
+                              .sent_ns = rng_next(maker->rng)};
     push->runs = take(maker, push->run_count * sizeof *push->runs);
     for (uint32_t i = 0; i < push->run_count; i++) {
         struct msg_push_run *run = &push->runs[i];

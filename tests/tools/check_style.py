@@ -26,9 +26,9 @@ HEAP = "heap_alloc() and its family of base/heap.h"
 # call: (what to use, where it is right all the same)
 BANNED = {
     r"malloc|calloc|realloc|free|strdup|strndup|posix_memalign|aligned_alloc|asprintf|vasprintf":
-        (HEAP, re.compile(r"^(base/heap\.c|tests/)")),
+        (HEAP, re.compile(r"^(base/heap\.c|tests/|client/examples/)")),
     r"atoi|atol|atoll|atof|strtol|strtoll|strtoul|strtoull|strtoimax|strtoumax":
-        ("number_parse() of base/size.h", None),
+        ("number_parse() of base/size.h", re.compile(r"^client/examples/")),
     r"sprintf|vsprintf": ("snprintf()", None),
     r"strcpy|strcat|stpcpy": ("snprintf() or memcpy() with a checked length", None),
     r"gets": ("fgets()", None),
@@ -42,6 +42,8 @@ UNFINISHED = re.compile(r"\b(TODO|FIXME)\b")
 # Traces of where and how a file was written, which say nothing to its reader.
 TRACES = re.compile(r"\bsub-?agents?\b|\bas an AI\b|(?<![\w.])/work/|\bclaude\b", re.I)
 LITERAL = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*?\*/', re.S)
+# built where what they need is there
+OPTIONAL = ("tests/fuzz/", "gpu/", "client/examples/llamacpp/", "tests/engines/llamacpp/")
 HERE = "tests/tools/check_style.py"
 CORPUS = "tests/fuzz/corpus/"  # inputs, not texts
 
@@ -110,7 +112,8 @@ def check_companions(root, files, sources):
     """Every source has its test, every folder its README."""
     tests = {path: text for path, text in sources.items() if path.startswith("tests/")}
     tests |= {path: (root / path).read_text().removeprefix("#!/usr/bin/env python3\n\"\"\"").split(
-        '"""')[0] for path in files if path.startswith("tests/e2e/") and path.endswith(".py")}
+        '"""')[0] for path in files
+        if path.startswith(("tests/e2e/", "tests/engines/")) and path.endswith(".py")}
     covered = {name for text in tests.values() for names in COVERS.findall(text)
                for name in re.findall(r"[\w/.-]+\.c\b", names)}
     for name in sorted(covered - set(files)):
@@ -146,7 +149,7 @@ def check_built(root, files):
         known |= {entry["file"] for entry in json.loads(database.read_text())}
     for path in files if known else []:
         if path.endswith(".c") and str(root / path) not in known:
-            if not path.startswith(("tests/fuzz/", "gpu/")):
+            if not path.startswith(OPTIONAL):
                 yield f"{path}:1: no CMakeLists.txt builds it"
 
 

@@ -76,6 +76,24 @@ START_TEST(the_descriptor_tells_of_ends_time_outs_and_new_daemons)
     }
 END_TEST
 
+START_TEST(an_answer_counts_that_was_fetched_after_the_deadline)
+    {
+        struct fixture fix;
+        fix_open(&fix);
+        uint8_t key[KVEIK_KEY_BYTES];
+        uint64_t op = 0;
+        fix_keys(key, 1, 1);
+        MUST(&fix, fix_push(&fix, key, 0, &op)); /* with a deadline of 300 ms */
+        struct kveik_completion done = KVEIK_COMPLETION_INIT;
+        nap_ms(1500); /* an engine that computes, and does not look for so long */
+        ck_assert_int_eq(kveik_poll(fix.client, &done), KVEIK_OK);
+        ck_assert_uint_eq(done.op, op);
+        ck_assert_int_eq(done.status, KVEIK_OK);
+        kveik_completion_finish(&done);
+        fix_close(&fix);
+    }
+END_TEST
+
 START_TEST(local_completions_wake_the_descriptor_too)
     {
         struct fixture fix;
@@ -235,6 +253,7 @@ int main(void)
 {
     const TTest *const tests[] = {the_descriptor_tells_of_answers,
                                   the_descriptor_tells_of_ends_time_outs_and_new_daemons,
+                                  an_answer_counts_that_was_fetched_after_the_deadline,
                                   local_completions_wake_the_descriptor_too,
                                   many_threads_wait_at_once,
                                   a_crowd_survives_restarts,

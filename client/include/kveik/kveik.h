@@ -22,7 +22,8 @@
  *     name (KVEIK_OPTIONS_INIT and so on), which sets `size` and zeroes the rest.
  *   - Inputs are copied before a function returns, except the KV memory itself: from submit to
  *     completion the pages of a request belong to the daemon. A completion means that no copy
- *     touches them any more, whatever its status, except KVEIK_E_STUCK.
+ *     touches them any more, whatever its status, except KVEIK_E_STUCK; and a push that ended with
+ *     KVEIK_E_DEADLINE may still be read, but nothing of it is kept: its pages can be reused.
  *   - Units are in the names: bytes, tokens, pages, _ms, _us.
  */
 #ifndef KVEIK_KVEIK_H

@@ -79,12 +79,15 @@ class Client:
         """Ends the session. Requests in flight end with CANCELLED; threads that wait get Closed, or
         the completion. Exported memory is its owner's again. A second call does nothing."""
         if self._open:
-            self._open = False
             for tell in self._closing[:]:
                 tell()
-            lib.glue_close(self._native)
-            self._users.clear()
-            self._owners.clear()
+            status = lib.glue_close(self._native)
+            if status < 0:
+                raise Invalid("close() in a callback of register_layout() of the same client")
+            self._open = False
+            if status == _OK:  # a thread that lost the race must not let go of memory too soon
+                self._users.clear()
+                self._owners.clear()
 
     def __enter__(self) -> Client:
         return self

@@ -263,6 +263,8 @@ def test_what_callbacks_raise_comes_out(engine):
         register(engine, fill=broken, check=good.check)
     with pytest.raises(RuntimeError, match="own mistake"):
         register(engine, fill=good.fill, check=broken)
+    with pytest.raises(kveik.Invalid, match="close.. in a callback"):
+        register(engine, fill=lambda *_: engine.client.close(), check=good.check)
     with pytest.raises(kveik.Invalid, match="go together"):
         register(engine, fill=good.fill)
     register(engine)

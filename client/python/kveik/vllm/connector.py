@@ -43,9 +43,10 @@ class KveikConnector(KVConnectorBase_V1, SupportsHMA):
                  kv_cache_config: KVCacheConfig):
         super().__init__(vllm_config, role, kv_cache_config)
         transfer = vllm_config.kv_transfer_config
+        assert transfer is not None
         chosen = options.read(transfer.kv_connector_extra_config or {})
         # vLLM's own default fails requests when a load fails; a cache must not
-        transfer.kv_load_failure_policy = chosen.load_failure_policy
+        transfer.kv_load_failure_policy = chosen.load_failure_policy  # type: ignore[assignment]
         instance = f"vllm-{transfer.engine_id}"[:_INSTANCE_BYTES]
         self._scheduler: SchedulerSide | None = None
         self._worker: WorkerSide | None = None
@@ -124,7 +125,7 @@ class KveikConnector(KVConnectorBase_V1, SupportsHMA):
         """The engine's blocks. Its reset is told to us first: it only succeeds when nobody holds a
         block, and saves hold some for a few milliseconds."""
         super().bind_kv_cache_manager(kv_cache_manager)
-        self._plans.bind(kv_cache_manager.block_pool)
+        self._plans.bind(kv_cache_manager)
         reset = kv_cache_manager.reset_prefix_cache
 
         def reset_prefix_cache() -> bool:

@@ -8,7 +8,8 @@
 
 A lease is released exactly once: by take() it becomes the caller's, who gives it to release();
 drop() releases it if it was not taken. A release that cannot be sent is kept and tried again: the
-daemon keeps leases until they are released or the last session of the engine is gone.
+daemon keeps leases until they are released or the last session of the engine is gone. Another
+daemon (another boot id) knows nothing of a lease, but may have given the same number to another.
 """
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import collections
 import enum
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import kveik
 
@@ -35,28 +37,36 @@ class State(enum.Enum):
     DROPPED = enum.auto()
 
 
+class Lease(NamedTuple):
+    """What keeps blocks readable."""
+
+    number: int
+    boot_id: bytes  # of the daemon that gave it
+
+
 class Lookup:
     """One question."""
 
-    __slots__ = ("state", "tokens", "lease", "asked_at", "answered_at", "failed")
+    __slots__ = ("state", "tokens", "lease", "boot_id", "asked_at", "answered_at", "failed")
 
-    def __init__(self) -> None:
+    def __init__(self, boot_id: bytes) -> None:
         self.state = State.PENDING
         self.tokens = 0
-        self.lease = 0
+        self.lease: Lease | None = None
+        self.boot_id = boot_id  # of the daemon that is asked
         self.asked_at = time.monotonic()
         self.answered_at = 0.0
         self.failed = False  # the answer says nothing about what is held
 
-    def answer(self, tokens: int, lease: int, failed: bool = False) -> None:
+    def answer(self, tokens: int, lease: Lease | None, failed: bool = False) -> None:
         """The answer is there."""
         self.state = State.ANSWERED
         self.answered_at = time.monotonic()
         self.tokens, self.lease, self.failed = tokens, lease, failed
 
-    def take(self) -> int:
+    def take(self) -> Lease | None:
         """The lease, which is the caller's from now on."""
-        lease, self.lease = self.lease, 0
+        lease, self.lease = self.lease, None
         return lease
 
 
@@ -72,18 +82,18 @@ class Lookups:
         self._stats = stats
         self._space_of = space_of  # None: not registered yet
         self._late = 0  # questions that were given up and not answered since
-        self._unsent: collections.deque[tuple[int, bytes]] = collections.deque()
-        self._leases: dict[int, bytes] = {}  # lease -> boot id of the daemon that gave it
+        self._unsent: collections.deque[Lease] = collections.deque()
+        self.leases = 0  # held by somebody
 
     def ask(self, keys: bytes) -> Lookup:
         """Asks how many leading blocks are held, with a lease. Answered at once when it cannot be
         asked: a miss is always a right answer. So it is while a question of before, given up,
         still has no answer: the daemon is too slow to wait for it once more."""
         self.poll()
-        lookup = Lookup()
+        lookup = Lookup(self._client.info().boot_id)
         space = self._space_of()
         if not keys:
-            lookup.answer(0, 0)
+            lookup.answer(0, None, failed=True)
         elif space is None or self._late > 0:
             self._miss(lookup)
         else:
@@ -97,7 +107,7 @@ class Lookups:
 
     def _miss(self, lookup: Lookup) -> None:
         self._stats.add("lookup_timeouts")
-        lookup.answer(0, 0, failed=True)
+        lookup.answer(0, None, failed=True)
 
     def settle(self, lookup: Lookup) -> bool:
         """Whether the lookup is answered by now; gives it up when it took too long."""
@@ -116,12 +126,13 @@ class Lookups:
                 self._answered(done.user, done)
         if self._unsent and self._client.info().connected:
             for _ in range(len(self._unsent)):
-                self._send_release(*self._unsent.popleft())
+                self._send_release(self._unsent.popleft())
 
     def _answered(self, lookup: Lookup, done: kveik.Completion) -> None:
-        lease = done.lease if done.ok else 0
-        if lease:
-            self._leases[lease] = self._client.info().boot_id
+        lease = None
+        if done.ok and done.lease:
+            lease = Lease(done.lease, lookup.boot_id)
+            self.leases += 1
         if lookup.state in (State.LATE, State.DROPPED):
             self._late -= lookup.state is State.LATE
             self.release(lease)
@@ -141,23 +152,24 @@ class Lookups:
             lookup.state = State.DROPPED  # not late: nothing is known of the daemon's pace
         self.release(lookup.take())
 
-    def release(self, lease: int) -> None:
-        """Gives a lease back. 0 is none."""
-        if lease:
-            self._send_release(lease, self._leases.pop(lease))
+    def release(self, lease: Lease | None) -> None:
+        """Gives a lease back."""
+        if lease is not None:
+            self.leases -= 1
+            self._send_release(lease)
 
-    def _send_release(self, lease: int, boot_id: bytes) -> None:
-        """Of the daemon that gave it only: another one may have given the same number."""
+    def _send_release(self, lease: Lease) -> None:
+        """To the daemon that gave it, and to no other."""
         info = self._client.info()
-        if info.connected and info.boot_id != boot_id:
-            return
+        if info.boot_id != lease.boot_id:
+            return  # it died with its daemon
         try:
-            self._client.submit_release(lease)
+            self._client.submit_release(lease.number)
         except kveik.Error:
             if len(self._unsent) < _RELEASES_KEPT_MAX:
-                self._unsent.append((lease, boot_id))
+                self._unsent.append(lease)
 
     @property
-    def leases(self) -> int:
-        """Leases held or not given back yet; for tests."""
-        return len(self._leases) + len(self._unsent)
+    def unsent(self) -> int:
+        """Releases that could not be sent yet."""
+        return len(self._unsent)

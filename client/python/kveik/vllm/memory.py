@@ -45,8 +45,8 @@ def check_tensor(name: str, tensor: torch.Tensor, share: GroupShare, shape: Shap
 
 
 class Memory:
-    """Exports the caches and registers what is needed to move them, trying again while the daemon
-    is away. Layouts are dropped and made anew when the weights change."""
+    """Exports the caches and registers what is needed to move them; while the daemon is away, it
+    tries again. Once that is done, the library does it again for each new daemon."""
 
     def __init__(self, client: kveik.Client, shape: Shape, caches: Mapping[str, torch.Tensor],
                  layers_together: int):
@@ -55,36 +55,25 @@ class Memory:
         self._caches = caches
         self._together = layers_together  # layers of one layout; 0: all of a group
         self._regions: dict[int, kveik.Region] = {}  # by the address of the storage
-        self._isolation: bytes | None = None
-        self._wanted = b""
         self._next_at = 0.0
         self.layers: list[list[Layers]] = []  # by group
         for share in shape.groups:
             for name in share.layer_names:
                 check_tensor(name, caches[name], share, shape)
 
-    def ready(self, isolation: bytes) -> bool:
-        """Whether pages can be moved in the space of `isolation`; sees to it."""
-        if self._isolation == isolation:
-            return True
+    def ready(self) -> bool:
+        """Whether pages can be moved; sees to it."""
         now = time.monotonic()
-        if isolation == self._wanted and now < self._next_at:
-            return False
-        self._wanted, self._next_at = isolation, now + _RETRY_S
-        try:
-            self._register(isolation)
-        except (kveik.Unavailable, kveik.Deadline, kveik.Lost) as error:
-            logger.debug("kveik: memory: %s", error)
-            return False
-        self._isolation = isolation
-        return True
+        if not self.layers and now >= self._next_at:
+            self._next_at = now + _RETRY_S
+            try:
+                self._register()
+            except (kveik.Unavailable, kveik.Deadline, kveik.Lost) as error:
+                logger.debug("kveik: memory: %s", error)
+        return bool(self.layers)
 
-    def _register(self, isolation: bytes) -> None:
-        for group in self.layers:
-            for layers in group:
-                self._client.drop_layout(layers.layout)
-        self.layers = []
-        space = self._shape.register(self._client, isolation)
+    def _register(self) -> None:
+        space = self._shape.register(self._client)
         for tensor in self._caches.values():
             self._export(tensor)
         self.layers = [self._layouts(space, number, share)

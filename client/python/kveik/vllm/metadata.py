@@ -38,13 +38,11 @@ class Job:
 class Metadata(KVConnectorMetadata):
     """One step's orders.
 
-    step        counts steps from 1; the report of the step names it
-    generation  another one: the weights changed, nothing of before may be found any more
-    fence       no copy of a save may be under way when this step's forward begins
+    step   counts steps from 1; the report of the step names it
+    fence  no copy of a save may be under way when this step's forward begins
     """
 
     step: int = 0
-    generation: int = 0
     fence: bool = False
     loads: list[Job] = dataclasses.field(default_factory=list)
     saves: list[Job] = dataclasses.field(default_factory=list)

@@ -49,13 +49,13 @@ _FALSE = ("0", "false", "no", "off")
 
 def _value(field: dataclasses.Field[Any], given: Any, source: str) -> Any:
     """`given` in the type of the field, checked; ValueError says what would be right."""
-    name, kind = field.name, type(field.default)
-    if kind is bool:
+    name, default = field.name, field.default
+    if isinstance(default, bool):
         text = str(given).lower()
         if text not in _TRUE + _FALSE:
             raise ValueError(f"kveik: {source}: {name} is {given!r}, must be true or false")
         return text in _TRUE
-    if kind is int:
+    if isinstance(default, int):
         low, high = _BOUNDS[name]
         try:
             number = int(str(given))

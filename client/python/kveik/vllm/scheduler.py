@@ -31,14 +31,13 @@ from . import options, space
 from .blocks import Blocks
 from .keys import RequestKeys, Uncacheable
 from .log import logger
-from .lookups import Lookup, Lookups
+from .lookups import Lease, Lookup, Lookups
 from .metadata import Job, Metadata, Outcome, Report, Run
 from .stats import Stats
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-    from vllm.v1.core.block_pool import BlockPool
-    from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+    from vllm.v1.core.kv_cache_manager import KVCacheBlocks, KVCacheManager
     from vllm.v1.core.sched.output import SchedulerOutput
     from vllm.v1.kv_cache_interface import KVCacheConfig
     from vllm.v1.outputs import KVConnectorOutput
@@ -75,6 +74,7 @@ class Flight:
     step: int  # that planned it
     blocks: list[int] = dataclasses.field(default_factory=list)
     first: int = 0  # saves: the first block
+    lease: Lease | None = None  # loads: what keeps the blocks readable
     outcome: Outcome | None = None
     stuck: bool = False
     held: bool = True
@@ -92,12 +92,12 @@ class SchedulerSide:
     def __init__(self, config: VllmConfig, kv_cache: KVCacheConfig, chosen: options.Options,
                  instance: str):
         transfer = config.kv_transfer_config
+        assert transfer is not None
         self._loads = transfer.is_kv_consumer
         self._saves = transfer.is_kv_producer
         self._shape = space.describe(config, kv_cache, chosen)
         self._options = chosen
         self._workers = config.parallel_config.world_size
-        self._hands_over = transfer.is_kv_producer
         events = config.kv_events_config
         self._want_events = events is not None and events.enable_kv_cache_events
         self.stats = Stats()
@@ -107,9 +107,10 @@ class SchedulerSide:
                                     wait_for_daemon=True)
         self._space: int | None = None
         self._space_at = 0.0
-        self._generation = 0
+        self._generation = 0  # of the weights; 0: those that they came with
         self._lookups = Lookups(self._client, self._shape.block_tokens, chosen.lookup_timeout_ms,
                                 self.stats, self._registered)
+        self._manager: KVCacheManager | None = None
         self._blocks: Blocks | None = None
         self._requests: dict[str, Tracked] = {}
         self._flights: dict[int, Flight] = {}
@@ -129,17 +130,15 @@ class SchedulerSide:
         if self._space is None and now >= self._space_at:
             self._space_at = now + _RETRY_S
             try:
-                self._space = self._shape.register(self._client, self._isolation())
+                self._space = self._shape.register(self._client)
             except kveik.Error as error:
                 logger.debug("kveik: space: %s", error)
         return self._space
 
-    def _isolation(self) -> bytes:
-        return isolation_of(self._instance, self._generation)
-
-    def bind(self, pool: BlockPool) -> None:
+    def bind(self, manager: KVCacheManager) -> None:
         """The engine's blocks."""
-        self._blocks = Blocks(pool)
+        self._manager = manager
+        self._blocks = Blocks(manager.block_pool)
 
     def close(self) -> None:
         """Ends the session; the daemon lets go of all leases with the engine's last one."""
@@ -156,7 +155,7 @@ class SchedulerSide:
         tracked = self._requests.get(request.request_id)
         if tracked is None:
             try:
-                keys = RequestKeys(request, self._shape.block_tokens)
+                keys = self._keys(request)
             except Uncacheable as why:
                 logger.warning("kveik: request %s is not cached: %s", request.request_id, why)
                 self.stats.add("uncacheable")
@@ -165,6 +164,11 @@ class SchedulerSide:
             self._take_handover(tracked)
             self._requests[request.request_id] = tracked
         return tracked
+
+    def _keys(self, request: Request) -> RequestKeys:
+        """Keys under the weights that the engine has now."""
+        weights = f"{self._instance} {self._generation}" if self._generation else ""
+        return RequestKeys(request, self._shape.block_tokens, weights)
 
     def _take_handover(self, tracked: Tracked) -> None:
         """What a prefill engine's answer, passed on by a proxy, says of the prompt."""
@@ -245,7 +249,8 @@ class SchedulerSide:
         first, last = tracked.computed // size, (tracked.computed + external) // size
         runs = self._runs(tracked, blocks.get_block_ids(), first, last)
         flight = self._plan(tracked, runs, load=True)
-        flight.job.lease = tracked.lookup.take()
+        flight.lease = tracked.lookup.take()
+        flight.job.lease = flight.lease.number if flight.lease else 0
         tracked.lookup = None
         tracked.loading = flight.job.id
         self._loads_new.append(flight)
@@ -260,7 +265,7 @@ class SchedulerSide:
             return None
         self._lookups.drop(tracked.lookup)
         params = request.kv_transfer_params or {}
-        if not (self._hands_over and params.get("do_remote_decode")):
+        if not (self._saves and params.get("do_remote_decode")):
             return None
         return {"do_remote_prefill": True, "do_remote_decode": False,
                 "remote_engine_id": self._instance,
@@ -301,7 +306,7 @@ class SchedulerSide:
         if flight.held:
             flight.held = False
             self._blocks.free(flight.blocks)
-        self._lookups.release(flight.job.lease)
+        self._lookups.release(flight.lease)
         del self._flights[flight.job.id]
 
     def _plan_saves(self, output: SchedulerOutput) -> None:
@@ -320,7 +325,7 @@ class SchedulerSide:
             if self._blocks.held >= most:
                 self.stats.add("saves_dropped")
                 continue  # the blocks are tried again with the next that fills up
-            tables = output.kv_connector_block_state.get_block_ids(request_id)
+            tables = self._tables(request_id)
             runs = self._runs(tracked, tables, tracked.saved, full)
             flight = self._plan(tracked, runs, load=False, first=tracked.saved)
             tracked.saved = full
@@ -328,13 +333,18 @@ class SchedulerSide:
                 flight.events = self._stored_events(request, flight)
             self._saves_unsure.append(flight)
 
+    def _tables(self, request_id: str) -> tuple[list[int], ...]:
+        """The request's blocks in each group, by their place in it."""
+        assert self._manager is not None
+        return self._manager.get_block_ids(request_id)
+
     def meta(self, output: SchedulerOutput) -> Metadata:
         """The orders of the step that was just scheduled."""
         self._lookups.poll()
         self._step += 1
         if self._saves and self._own_reset:
             self._plan_saves(output)
-        orders = Metadata(self._step, self._generation, self._fence,
+        orders = Metadata(self._step, self._fence,
                           [flight.job for flight in self._loads_new],
                           [flight.job for flight in self._saves_new])
         self._fence = False
@@ -440,8 +450,6 @@ class SchedulerSide:
         While vLLM itself still has KV of before (its own reset failed), nothing is saved."""
         self._drop_planned()
         self._generation += 1
-        self._space = None
-        self._space_at = 0.0
         self._own_reset = own_good
         if not own_good:
             logger.warning("kveik: the engine could not reset its own prefix cache: nothing is "
@@ -449,6 +457,7 @@ class SchedulerSide:
         for tracked in self._requests.values():
             self._lookups.drop(tracked.lookup)
             tracked.lookup = None
+            tracked.keys = self._keys(tracked.request)
         return True
 
     # ---- events ----------------------------------------------------------------------------------
@@ -476,8 +485,3 @@ class SchedulerSide:
         """Events since the last time."""
         events, self._events = self._events, []
         return events
-
-
-def isolation_of(instance: str, generation: int) -> bytes:
-    """The engine's share of the space: everybody's, until its weights changed under it."""
-    return f"{instance} weights {generation}".encode() if generation else b""

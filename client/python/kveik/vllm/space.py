@@ -66,11 +66,11 @@ class Shape:
     blocks: int
     groups: tuple[GroupShare, ...]
 
-    def register(self, client: kveik.Client, isolation: bytes) -> int:
+    def register(self, client: kveik.Client) -> int:
         """Registers the space; kveik.Unavailable with the daemon down."""
         return client.register_space(self.model, self.dtype, [g.meaning for g in self.groups],
                                      revision=self.revision, rope_id=self.rope_id,
-                                     fingerprint=self.fingerprint, isolation=isolation)
+                                     fingerprint=self.fingerprint)
 
 
 def _digest(value: Any) -> bytes:
@@ -148,7 +148,7 @@ def _layers(group: KVCacheGroupSpec, config: VllmConfig, groups: int) -> tuple[l
     numbers = [extract_layer_index(name) for name in names]
     if groups > 1 or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         raise Unsupported("pipeline parallelism with several KV cache groups, or with layers that "
-                          "have no KV; use tensor parallelism, or --disable-hybrid-kv-cache-manager")
+                          "have no KV; use tensor parallelism")
     return names, numbers[0], config.model_config.get_total_num_hidden_layers()
 
 

@@ -20,7 +20,6 @@ from . import options, space
 from .log import logger
 from .memory import Memory
 from .metadata import Job, Metadata, Outcome, Report, Run
-from .scheduler import isolation_of
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -70,7 +69,6 @@ class WorkerSide:
                  instance: str):
         self._options = chosen
         self._shape = space.describe(config, kv_cache, chosen)
-        self._instance = instance
         self._one_group = len(self._shape.groups) == 1
         self._layerwise = chosen.load == "layerwise"
         self.stats = Stats()
@@ -80,7 +78,7 @@ class WorkerSide:
         self._memory: Memory | None = None
         self._begun = 0  # the step whose orders were carried out last
         self._work: dict[int, Work] = {}
-        self._stuck: dict[int, tuple[Work, int]] = {}  # with the session that it got stuck in
+        self._stuck: dict[int, Work] = {}
         self._layer_ops: dict[str, int] = {}  # layerwise: the request to wait for
         self._report = Report()
         self._received: set[str] = set()
@@ -90,7 +88,7 @@ class WorkerSide:
     def caches(self, caches: dict[str, torch.Tensor]) -> None:
         """The memory that holds the KV."""
         self._memory = Memory(self._client, self._shape, caches, 1 if self._layerwise else 0)
-        self._memory.ready(isolation_of(self._instance, 0))
+        self._memory.ready()
 
     def close(self) -> None:
         """Ends the session; the daemon has let go of the memory when this returns."""
@@ -108,8 +106,7 @@ class WorkerSide:
             self._fence()
         if not (orders.loads or orders.saves):
             return
-        ready = self._memory is not None and \
-            self._memory.ready(isolation_of(self._instance, orders.generation))
+        ready = self._memory is not None and self._memory.ready()
         loads = [self._take(job, load=True) for job in orders.loads]
         saves = [self._take(job, load=False) for job in orders.saves]
         if not ready:
@@ -202,10 +199,10 @@ class WorkerSide:
     def poll(self) -> None:
         """Takes what was answered."""
         while (done := self._client.poll()) is not None:
-            self._completed(done)
+            self._take_answer(done)
         self._look_after_stuck()
 
-    def _completed(self, done: kveik.Completion) -> None:
+    def _take_answer(self, done: kveik.Completion) -> None:
         if isinstance(done.user, Part):
             self._answered(done)
         elif isinstance(done.user, Quiesce):
@@ -247,7 +244,7 @@ class WorkerSide:
             self._tell_load(work)
         if work.stuck:
             self._report.stuck.add(work.job.id)
-            self._stuck[work.job.id] = (work, self._client.info().session_id)
+            self._stuck[work.job.id] = work
             return
         self._finish(work)
 
@@ -270,16 +267,9 @@ class WorkerSide:
 
     # ---- when the daemon does not answer ---------------------------------------------------------
     def _look_after_stuck(self) -> None:
-        """Asks again and again whether the pages are free; a connection that ended frees them."""
-        if not self._stuck:
-            return
-        info = self._client.info()
-        for number, (work, session) in list(self._stuck.items()):
-            if info.session_id != session:
-                del self._stuck[number]
-                self._finish(work)
-                continue
-            if work.pending == 0 and info.connected:
+        """Asks again and again whether the pages are free; the end of the connection frees them."""
+        for work in list(self._stuck.values()):
+            if work.pending == 0:
                 self._quiesce(work)
 
     def _quiesce(self, work: Work) -> None:
@@ -299,18 +289,21 @@ class WorkerSide:
                 self._finish(asked.work)
 
     def _fence(self) -> None:
-        """Returns when no save reads any page: vLLM took the blocks back."""
-        saves = [work for work in self._work.values() if not work.load]
+        """Returns when no save can bring what is written to its pages from now on into the cache:
+        vLLM took the blocks back. A save that the daemon does not answer is over at its deadline:
+        the daemon keeps nothing that it read later."""
         until = time.monotonic() + (self._options.save_deadline_ms + _GRACE_MS) / 1000
-        while any(work.job.id in self._work for work in saves) and time.monotonic() < until:
+        while self._saving() and time.monotonic() < until:
             done = self._client.wait(0, 20)
             if done is not None:
-                self._completed(done)
-            self.poll()
-        if any(work.job.id in self._work for work in saves):
-            raise RuntimeError("kveik: the daemon does not answer, and a copy may still read pages "
-                               "that are about to be overwritten: its blocks could be wrong. "
-                               "Stop kveikd (kill -9 is safe) and start the engine again")
+                self._take_answer(done)
+        if self._saving():
+            raise RuntimeError("kveik: a copy may still read pages that are about to be "
+                               "overwritten, and the daemon does not answer. Stop kveikd (kill -9 "
+                               "is safe) and start the engine again")
+
+    def _saving(self) -> bool:
+        return any(not work.load for work in self._work.values())
 
     # ---- what vLLM asks for ----------------------------------------------------------------------
     def take_received(self) -> tuple[set[str], set[str]]:
