@@ -85,14 +85,20 @@ class RequestKeys:
         """weights_name: not empty once the engine's weights are not those of its space."""
         self._request = request
         self._block_tokens = block_tokens
-        self._extras = extras_of(request)
-        if weights_name:
-            self._extras.insert(0, (0, _pack("weights", weights_name)))
+        self._weights = [(0, _pack("weights", weights_name))] if weights_name else []
+        self._gather()
         self._keys = bytearray()  # one a block
         self._parent: bytes | None = None  # the last of them
 
+    def _gather(self) -> None:
+        self._extras = self._weights + extras_of(self._request)
+        self._images = len(self._request.mm_features)  # that are in the extras
+
     def _hash(self, begin: int, end: int, parent: bytes | None) -> bytes:
-        """The keys of all grains of tokens [begin, end)."""
+        """The keys of all grains of tokens [begin, end). A streaming session gets more input, with
+        its images, while it lives."""
+        if self._images != len(self._request.mm_features):
+            self._gather()
         extras = [(position - begin, data) for position, data in self._extras
                   if begin <= position < end]
         return kveik.hash_tokens(self._request.all_token_ids[begin:end], parent=parent,

@@ -2,7 +2,9 @@
 
     (none) --ask()--> PENDING --answer--> ANSWERED: tokens, and a lease if there are any
                          |
-                         +--gave up----> LATE --answer--> its lease is released, nobody sees it
+                         +--too slow---> LATE ----+
+                         |                        +--answer--> its lease is released, nobody sees it
+                         +--drop()-----> DROPPED -+
 
 A lease is released exactly once: by take() it becomes the caller's, who gives it to release();
 drop() releases it if it was not taken. A release that cannot be sent is kept and tried again: the
@@ -32,6 +34,7 @@ class State(enum.Enum):
     PENDING = enum.auto()
     ANSWERED = enum.auto()
     LATE = enum.auto()
+    DROPPED = enum.auto()
 
 
 class Lease(NamedTuple):
@@ -86,6 +89,7 @@ class Lookups:
         """Asks how many leading blocks are held, with a lease. Answered at once when it cannot be
         asked: a miss is always a right answer. So it is while a question of before, given up,
         still has no answer: the daemon is too slow to wait for it once more."""
+        self.poll()
         lookup = Lookup(self._client.info().boot_id)
         space = self._space_of()
         if not keys:
@@ -129,8 +133,8 @@ class Lookups:
         if done.ok and done.lease:
             lease = Lease(done.lease, lookup.boot_id)
             self.leases += 1
-        if lookup.state is State.LATE:
-            self._late -= 1
+        if lookup.state in (State.LATE, State.DROPPED):
+            self._late -= lookup.state is State.LATE
             self.release(lease)
             return
         if done.ok:
@@ -145,8 +149,7 @@ class Lookups:
         if lookup is None:
             return
         if lookup.state is State.PENDING:
-            lookup.state = State.LATE
-            self._late += 1
+            lookup.state = State.DROPPED  # not late: nothing is known of the daemon's pace
         self.release(lookup.take())
 
     def release(self, lease: Lease | None) -> None:

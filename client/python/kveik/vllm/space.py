@@ -116,6 +116,17 @@ def _check_parallel(config: VllmConfig) -> None:
                               "spread a block's tokens over ranks; must be 1")
 
 
+def _check_layerwise(config: VllmConfig, groups: int) -> None:
+    """When a load within a step fails, vLLM takes back that step, but neither the one that it has
+    scheduled on top (whose tokens would be wrong), nor anything with several groups (it ends)."""
+    if config.max_concurrent_batches > 1:
+        raise Unsupported("load is layerwise, and vLLM schedules steps before it knows that the "
+                          "load of the one before failed; use --no-async-scheduling, or load async")
+    if groups > 1:
+        raise Unsupported(f"load is layerwise, and the model has {groups} KV cache groups: vLLM "
+                          "could not go on when such a load fails; must be async")
+
+
 def _check_group(group: KVCacheGroupSpec, block_tokens: int) -> None:
     spec = group.kv_cache_spec
     if type(spec) not in (FullAttentionSpec, SlidingWindowSpec):
@@ -170,6 +181,8 @@ def describe(config: VllmConfig, kv_cache: KVCacheConfig, options: Options) -> S
     groups = kv_cache.kv_cache_groups
     if not 1 <= len(groups) <= _GROUPS_MAX:
         raise Unsupported(f"{len(groups)} KV cache groups; must be 1 to {_GROUPS_MAX}")
+    if options.load == "layerwise":
+        _check_layerwise(config, len(groups))
     spec: Any = groups[0].kv_cache_spec
     for group in groups:
         _check_group(group, spec.block_size)

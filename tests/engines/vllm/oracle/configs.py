@@ -55,7 +55,9 @@ def make_config(folder, socket, *, blocks, block_size=16, asynchronous=False, wo
         return config
     transfer = config.kv_transfer_config
     transfer.engine_id, transfer.kv_role = engine, role
-    transfer.kv_connector_extra_config = {"socket": str(socket), **options}
+    # steps of a loaded machine are slow: only tests of it run into the time limit of lookups
+    transfer.kv_connector_extra_config = {"socket": str(socket), "lookup_timeout_ms": 20000,
+                                          **options}
     return config
 
 

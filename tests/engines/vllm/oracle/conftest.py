@@ -73,3 +73,22 @@ def make(folder, daemon):
     yield build
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def prompt():
+    """Makes prompts: other numbers, other tokens."""
+    def build(number, length=150):
+        return [(number * 97 + at * 31 + at * at) % 509 for at in range(length)]
+    return build
+
+
+@pytest.fixture
+def stored(make):
+    """Has an engine compute prompts, so that the daemon has their KV."""
+    def build(*prompts, **options):
+        writer = make(engine="writer", **options)
+        for one in prompts:
+            writer.add(one, 2)
+        writer.run()
+    return build

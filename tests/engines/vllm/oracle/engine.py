@@ -3,6 +3,7 @@ properties that hold after every step."""
 import collections
 import copy
 import itertools
+import time
 
 from vllm import SamplingParams
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
@@ -20,7 +21,7 @@ from configs import HEADS, make_config, make_kv_cache, windows_of
 from model import Shape
 from worker import Worker, sample
 
-STEPS_MAX = 20000  # of one run: more is no progress
+RUN_S = 120  # of one run: longer is no progress
 init_none_hash(sha256)
 
 
@@ -57,7 +58,9 @@ class Engine:
         self.shape = Shape(windows_of(self.kv_cache), HEADS)
         self.asked = {}
         self.steps = 0
-        self.excused = {}
+        self.excused = 0  # wrong reads on top of loads that failed
+        self._again = 0  # what makes saves begin again
+        self._saved = {}  # by request: its life, and the block behind the last saved
         self._late = late
         self._names = itertools.count()
         self._queue = collections.deque()
@@ -134,7 +137,7 @@ class Engine:
             one.kv_connector_output = said
             outputs.append(one)
         entry[1] = self._aggregator.aggregate(outputs) if len(outputs) > 1 else outputs[0]
-        self._check_reads(output, entry[1].kv_connector_output, step)
+        self._check_reads(entry[1].kv_connector_output, step)
 
     def _take_output(self):
         entry = self._queue.popleft()
@@ -150,7 +153,8 @@ class Engine:
 
     def run(self, until=None):
         """Steps until nothing is left, or until() is true."""
-        for _ in range(STEPS_MAX):
+        end = time.monotonic() + RUN_S
+        while time.monotonic() < end:
             if until is not None and until():
                 return
             if not self.works():
@@ -158,14 +162,24 @@ class Engine:
                     raise Broken("the run ended before what was waited for")
                 return
             self.step()
-        raise Broken(f"no end after {STEPS_MAX} steps: {self.scheduler.requests}")
+        raise Broken(f"P0: no end: {self.scheduler.requests}")
+
+    def preempt(self, asked):
+        """As a reset or a full pool does it."""
+        self.scheduler.running.remove(asked.request)
+        self.scheduler._preempt_request(asked.request, time.monotonic(), drop_stale_output=True)
+        self.scheduler.prev_step_scheduled_req_ids.discard(asked.request.request_id)
+
+    def is_in(self, asked, status):
+        """For run(): until the request has that status."""
+        return lambda: asked.request.status == RequestStatus[status]
 
     # ---- properties of a step --------------------------------------------------------------------
     def _watch_pool(self):
         """P2: the pool gives out no block that a copy uses or will use. After a reset the copies
         of before may still read: their writes are watched instead (fence)."""
         give = self.pool.get_new_blocks
-        self.fenced = set()
+        self._fenced = set()  # orders, by worker
 
         def get_new_blocks(count):
             blocks = give(count)
@@ -175,9 +189,10 @@ class Engine:
         self.pool.get_new_blocks = get_new_blocks
 
     def _check_given(self, given):
-        for worker in self.workers:
-            for page, kind in worker.client.busy().items():
-                if page in given and not (kind == "push" and page in self.fenced):
+        for rank, worker in enumerate(self.workers):
+            fenced = {number for at, number in self._fenced if at == rank}
+            for page, kind in worker.client.busy(fenced).items():
+                if page in given:
                     raise Broken(f"P2: block {page} given out under a {kind}")
         side = self.connector._scheduler
         for flight in side._flights.values():
@@ -186,10 +201,10 @@ class Engine:
 
     def reset(self, running=False, connector=False):
         """vLLM's reset of its prefix cache."""
-        for worker in self.workers:
-            self.fenced.update(worker.client.busy())
-        side = self.connector._scheduler
-        self.fenced.update(page for flight in side._flights.values() for page in flight.blocks)
+        self._again += 1
+        for rank, worker in enumerate(self.workers):
+            self._fenced.update((rank, order.number) for order in worker.client.orders.values()
+                                if order.kind == "push")
         return self.scheduler.reset_prefix_cache(running, connector)
 
     def _check_orders(self, output):
@@ -206,30 +221,33 @@ class Engine:
                 table = tables[run.group][run.first:run.first + len(run.pages)]
                 if table != run.pages or len(run.keys) != 32 * len(run.pages):
                     raise Broken(f"P1: {flight.job} does not fit {tables}")
-        ranges = collections.defaultdict(set)
-        for job in meta.saves:
-            for run in job.runs:
-                mine = set(range(run.first, run.first + len(run.pages)))
-                if mine & ranges[job.request, run.group]:
-                    raise Broken(f"P1: {job.request} saves blocks twice in one step")
-                ranges[job.request, run.group] |= mine
+        for flight in planned:
+            if not flight.load:
+                self._check_increases(flight)
 
-    def _check_reads(self, output, said, step):
+    def _check_increases(self, flight):
+        """P1: the saves of a request are disjoint and go forward, until something makes it begin
+        again: a preemption, a reset, a load that failed."""
+        request = self.scheduler.requests[flight.job.request]
+        life = request.num_preemptions, self._again
+        before, end = self._saved.get(flight.job.request, (None, 0))
+        if before == life and flight.first < end:
+            raise Broken(f"P1: {flight.job} saves what was saved")
+        last = max((run.first + len(run.pages) for run in flight.job.runs), default=flight.first)
+        self._saved[flight.job.request] = life, last
+
+    def _check_reads(self, said, step):
         """Attention read wrong KV only where a load failed, and that is reported with the step."""
         for worker in self.workers:
             for page, kind in worker.touched:
                 raise Broken(f"P2: step {step} writes page {page} under a {kind}")
             bad = said.invalid_block_ids if said is not None else set()
             for wrong in worker.wrong:
-                if wrong.page not in bad and not self._spoiled(wrong, output):
+                if wrong.page not in bad:
                     raise Broken(f"P2: {wrong}")
-                if wrong.page in bad:
-                    self.excused[wrong.request] = wrong.position
+                self.excused += 1
             worker.wrong.clear()
-
-    def _spoiled(self, wrong, output):
-        """A step that was scheduled before the failed load of one before it was known."""
-        return len(self._queue) > 0 and self.excused.get(wrong.request) is not None
+            self._again += bool(said is not None and (bad or said.failed_recving))
 
     def close(self):
         """Ends the sessions."""

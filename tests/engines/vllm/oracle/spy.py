@@ -111,6 +111,8 @@ class Spy:
         self.orders = {}  # by the number that the connector knows
         self._ready = collections.deque()
         self._last = 0
+        self.given = collections.Counter()  # leases, with the daemon's boot id
+        self.released = collections.Counter()
         self.spoil = None  # set by the engine: overwrites pages with what is no KV
         faults.clients.append(self)
 
@@ -131,6 +133,11 @@ class Spy:
     def submit_lookup(self, space, keys, *, user=None, **options):
         self._faults.lookups += 1
         return self._order("lookup", [], {"space": space, "keys": keys, **options}, user)
+
+    def submit_release(self, lease, *, user=None):
+        op = self.real.submit_release(lease, user=user)
+        self.released[lease, self.real.info().boot_id] += 1
+        return op
 
     def _order(self, kind, runs, arguments, user):
         verdict = self._faults.decide(kind, self)
@@ -192,6 +199,8 @@ class Spy:
             return
         done.user = order.user
         order.done, order.show_at = done, self._faults.clock + order.verdict.delay
+        if done.lease:
+            self.given[done.lease, self.real.info().boot_id] += 1
         order.stuck = done.status == kveik.Status.STUCK
         if order.kind == "pull" and done.ok and order.verdict.miss is not None and done.statuses:
             at = order.verdict.miss % len(done.statuses)
@@ -249,14 +258,14 @@ class Spy:
         return self._visible(op)
 
     # ---- what the test asks ----------------------------------------------------------------------
-    def busy(self):
-        """{page: kind} of all pages that a copy may touch now."""
+    def busy(self, but=()):
+        """{page: kind} of all pages that a copy may touch now, but for those orders."""
         session = self.real.info().session_id
         pages = {}
         for order in list(self.orders.values()):
             if order.stuck and order.session != session:
                 del self.orders[order.number]
-            elif order.done is None or order.stuck:
+            elif order.number not in but and (order.done is None or order.stuck):
                 pages.update((page, order.kind) for run in order.runs for page in run.pages)
         return pages
 

@@ -22,7 +22,6 @@ class Running:
     prompt: int  # tokens of it
     tables: list  # block numbers, by group
     computed: int = 0
-    spoiled: int | None = None  # the first position that was read wrong, until it is written again
 
 
 @dataclasses.dataclass
@@ -80,10 +79,12 @@ class Worker:
 
     def spoil(self, runs, only=None):
         """Pages that are about to be loaded hold no KV; `only`: that page of all runs."""
-        pages = [page for run in runs for page in run.pages]
-        for page in pages if only is None else [pages[only]]:
-            for words in self.words:
-                words[page] = _GARBAGE
+        pages = [(run.layout, page) for run in runs for page in run.pages]
+        layers = {one.layout: one.names for group in self.connector._worker._memory.layers
+                  for one in group}
+        for layout, page in pages if only is None else [pages[only]]:
+            for name in layers[layout]:
+                self.words[int(name.split(".")[2])][page] = _GARBAGE
 
     # ---- the batch -------------------------------------------------------------------------------
     def _update_batch(self, output):
@@ -106,7 +107,6 @@ class Worker:
             running.tables = [list(table) for table in blocks]
             tokens = cached.all_token_ids[request_id]
             running.sequence = Sequence(tokens, self.extras_of(request_id))
-            running.spoiled = None
         elif blocks is not None:
             for table, more in zip(running.tables, blocks):
                 table.extend(more)
@@ -149,7 +149,7 @@ class Worker:
     def _forward(self, output, step):
         """Layer by layer: writes the KV of the scheduled tokens, reads what attention reads."""
         digests = {}
-        spoiled = {}
+        spoiled = set()
         for layer in range(LAYERS):
             if self.connector is not None and output.num_scheduled_tokens:
                 self.connector.wait_for_layer_load(layer_name(layer))
@@ -163,7 +163,7 @@ class Worker:
                 digest, wrong = self._read(running, layer, begin, end)
                 digests[request_id] = digests.get(request_id, 0) + digest
                 if wrong is not None:
-                    spoiled[request_id] = min(spoiled.get(request_id, wrong), wrong)
+                    spoiled.add(request_id)
                     page = running.tables[self.groups[layer]][wrong // self.block]
                     self.wrong.append(Wrong(step, request_id, layer, wrong, page))
         for request_id in spoiled:
