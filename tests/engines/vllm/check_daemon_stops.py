@@ -16,7 +16,7 @@ def run(lab):
     requests = fresh(SEED, lengths(SEED, PROMPTS, most=1200), answer_tokens=24)
     base = lab.answers(requests, dtype="float32", max_num_seqs=8)
     daemon = lab.daemon()
-    engine = lab.up(daemon, dtype="float32", max_num_seqs=8)
+    engine = lab.up(daemon, dtype="float32", max_num_seqs=8, extra={})
     engine.generate(requests)  # so that there is something to load
     engine.submit(requests)
     answers, every = {}, PROMPTS // (2 * CYCLES + 1)

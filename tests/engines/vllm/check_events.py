@@ -47,10 +47,11 @@ def run(lab):
     requests = fresh(SEED, lengths(SEED, PROMPTS), answer_tokens=2)
     blocks = sum(len(one.tokens) // BLOCK for one in requests)
     daemon = lab.daemon()
-    endpoint = f"tcp://127.0.0.1:{free_port()}"
-    listener = lab.listener(endpoint)
+    port = free_port()
+    listener = lab.listener(f"tcp://127.0.0.1:{port}")
     server = lab.server(daemon, "--kv-events-config", json.dumps(
-        {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": endpoint})).wait_up()
+        {"enable_kv_cache_events": True, "publisher": "zmq",
+         "endpoint": f"tcp://*:{port}"})).wait_up()  # with a star vLLM binds, else it connects
     for one in requests:
         server.ask(one)
     events = heard(listener, blocks)

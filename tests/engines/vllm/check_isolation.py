@@ -47,7 +47,11 @@ def adapters(lab):
         number, str(lab.model(f"adapter{number}")))) for number in (1, 2)]
     requests = [*with_adapter, plain]
     try:
-        base = lab.answers(requests, **lora)
+        base = {}
+        with lab.engine(**lora) as plain:
+            plain.wait_up()
+            for request in requests:  # one by one, as below
+                base |= plain.generate([request])
     except EngineFailed as error:
         row.cannot = f"vLLM itself, without Kveik: {str(error).splitlines()[0][:200]}"
         return row

@@ -29,17 +29,13 @@ class Driven:
 
     def make(self, options):
         from vllm import LLM
-        from vllm.config import KVEventsConfig, KVTransferConfig
+        from vllm.config import KVTransferConfig
 
         given = dict(options["llm"])
-        if options.get("kveik") is not None:
+        if options["kveik"] is not None:
             given["kv_transfer_config"] = KVTransferConfig(
                 kv_connector="KveikConnector", kv_connector_module_path="kveik.vllm",
-                kv_role=options["kveik"]["role"],
-                kv_connector_extra_config=options["kveik"]["extra"])
-        if options.get("events") is not None:
-            given["kv_events_config"] = KVEventsConfig(
-                enable_kv_cache_events=True, publisher="zmq", endpoint=options["events"])
+                kv_role="kv_both", kv_connector_extra_config=options["kveik"])
         self.llm = LLM(options["model"], skip_tokenizer_init=True, enforce_eager=True,
                        max_model_len=MODEL_TOKENS, disable_log_stats=False, **given)
         config = self.llm.llm_engine.vllm_config
