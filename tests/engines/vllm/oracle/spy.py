@@ -3,8 +3,9 @@
 Every client that the connector makes is one of these (see installed()). Requests that are `held`
 are submitted steps later, answers that are `delayed` come steps later, as Faults says; a request
 may also fail without being sent. What is known here is the truth about copies, whatever the
-connector believes: a page is busy from submit to the answer, and after STUCK until a quiesce of it
-succeeded or the connection was replaced.
+connector believes: a page is busy from submit to the answer, and that of a pull after STUCK until a
+quiesce of it succeeded or the connection was replaced. (A push that is STUCK may read on, but keeps
+nothing: what the daemon holds is compared in the end.)
 """
 import collections
 import contextlib
@@ -201,7 +202,7 @@ class Spy:
         order.done, order.show_at = done, self._faults.clock + order.verdict.delay
         if done.lease:
             self.given[done.lease, self.real.info().boot_id] += 1
-        order.stuck = done.status == kveik.Status.STUCK
+        order.stuck = order.kind == "pull" and done.status == kveik.Status.STUCK
         if order.kind == "pull" and done.ok and order.verdict.miss is not None and done.statuses:
             at = order.verdict.miss % len(done.statuses)
             done.statuses = done.statuses[:at] + bytes([int(kveik.Status.MISS) & 255]) + \

@@ -143,14 +143,25 @@ class Stopping(Faults):
         return Verdict()
 
 
+def go_on(engine, daemon, prompt):
+    """The daemon is back; the engine serves until no job is left."""
+    daemon.go_on()
+    while engine.connector._scheduler._flights:
+        engine.add(prompt(9, 20), 1)
+        engine.run()
+    all_good(engine, daemon)
+
+
+SHORT = {"load_deadline_ms": 150, "save_deadline_ms": 150, "lookup_timeout_ms": 100}
+
+
 @BOTH
-@pytest.mark.parametrize("kind", ["pull", "push"])
-def test_daemon_stops_and_goes_on(make, daemon, stored, prompt, asynchronous, kind):
-    """Quarantine: until the daemon says that a copy is over, its pages are nobody else's; the
+def test_daemon_stops_under_a_load(make, daemon, stored, prompt, asynchronous):
+    """Quarantine: until the daemon says that the copy is over, its pages are nobody else's; the
     engine goes on meanwhile, with those that are left."""
     stored(prompt(1))
-    engine = make(Stopping(daemon, kind), asynchronous=asynchronous, engine="reader", blocks=48,
-                  load_deadline_ms=150, save_deadline_ms=150, lookup_timeout_ms=100)
+    engine = make(Stopping(daemon, "pull"), asynchronous=asynchronous, engine="reader", blocks=48,
+                  **SHORT)
     asked = engine.add(prompt(1), 30)
     side = engine.connector._scheduler
     try:
@@ -163,11 +174,19 @@ def test_daemon_stops_and_goes_on(make, daemon, stored, prompt, asynchronous, ki
         assert asked.reason and pages <= {
             page for flight in side._flights.values() for page in flight.blocks}
     finally:
-        daemon.go_on()
-    while side._flights:
-        engine.add(prompt(9, 20), 1)
-        engine.run()
-    all_good(engine, daemon)
+        go_on(engine, daemon, prompt)
+
+
+@BOTH
+def test_daemon_stops_under_a_save(make, daemon, prompt, asynchronous):
+    """The save is over at its deadline, its blocks are others' then; what the daemon reads when it
+    goes on, it does not keep."""
+    engine = make(Stopping(daemon, "push"), asynchronous=asynchronous, blocks=28, **SHORT)
+    for number in range(5):
+        engine.add(prompt(number), 20)
+    engine.run(lambda: not engine.scheduler.has_unfinished_requests())
+    assert engine.faults.done
+    go_on(engine, daemon, prompt)
 
 
 def test_status_of_what_is_refused_is_known():
