@@ -1,8 +1,6 @@
 """Loads and saves that fail, a daemon that is gone, dead, stopped, and there again."""
 import pytest
 
-import kveik
-
 from spy import Faults, Scripted, Verdict
 from verify import Reader, all_good
 
@@ -76,6 +74,7 @@ def test_saves_fail(make, daemon, prompt, asynchronous):
     all_good(engine, daemon)
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_dies_between_the_answer_and_the_load(make, daemon, stored, prompt, asynchronous):
     """The blocks are gone, the lease too: the load misses."""
@@ -90,6 +89,7 @@ def test_daemon_dies_between_the_answer_and_the_load(make, daemon, stored, promp
     all_good(engine, daemon)
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_dies_under_loads_and_saves(make, daemon, stored, prompt, asynchronous):
     stored(*(prompt(number) for number in range(4)))
@@ -109,6 +109,7 @@ def test_daemon_dies_under_loads_and_saves(make, daemon, stored, prompt, asynchr
     assert lookups.leases == 0
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_comes_later(make, daemon, prompt, asynchronous):
     daemon.kill()
@@ -155,6 +156,7 @@ def go_on(engine, daemon, prompt):
 SHORT = {"load_deadline_ms": 150, "save_deadline_ms": 150, "lookup_timeout_ms": 100}
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_stops_under_a_load(make, daemon, stored, prompt, asynchronous):
     """Quarantine: until the daemon says that the copy is over, its pages are nobody else's; the
@@ -177,6 +179,7 @@ def test_daemon_stops_under_a_load(make, daemon, stored, prompt, asynchronous):
         go_on(engine, daemon, prompt)
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_stops_under_a_save(make, daemon, prompt, asynchronous):
     """The save is over at its deadline, its blocks are others' then; what the daemon reads when it
@@ -187,8 +190,3 @@ def test_daemon_stops_under_a_save(make, daemon, prompt, asynchronous):
     engine.run(lambda: not engine.scheduler.has_unfinished_requests())
     assert engine.faults.done
     go_on(engine, daemon, prompt)
-
-
-def test_status_of_what_is_refused_is_known():
-    """The oracle's own faults look like the library's."""
-    assert issubclass(kveik.Busy, kveik.Error)

@@ -77,7 +77,7 @@ class Reader:
     def __init__(self, engine, socket):
         self.engine = engine
         self.client = spy.Real(socket)
-        chosen = options.read({})
+        chosen = options.read(engine.config.kv_transfer_config.kv_connector_extra_config)
         shape = space.describe(_whole(engine.config), engine.kv_cache, chosen)
         self.space = shape.register(self.client)
         self.size = engine.block_size
