@@ -100,6 +100,7 @@ class Walk:
         self.engine.run()
 
 
+@pytest.mark.own_daemon
 def test_walk(folder, daemon, seed):
     walk = Walk(seed, folder, daemon)
     print(f"seed {seed}: {walk.options}, trouble {walk.faults.trouble}")
