@@ -104,7 +104,7 @@ class PrefixCache:
     def _keys(self, sequences: torch.Tensor, tokens: int, extras: Extras) -> list[bytes]:
         """Of the first `tokens` of each row."""
         more = [(0, b"salt" + self._salt)] if self._salt else []
-        more += [(position, data) for position, data in extras if position < tokens]
+        more = [extra for extra in [*more, *extras] if extra[0] < tokens]
         return [kveik.hash_tokens(row[:tokens], extras=more) for row in sequences]
 
     # ---- load ------------------------------------------------------------------------------------
