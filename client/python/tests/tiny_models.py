@@ -1,6 +1,6 @@
 """Tiny seeded models for the tests of kveik.transformers, also run by processes of their own:
-`python tiny_models.py SOCKET SEED TOKENS...` prints how much of a prompt was found, and what a greedy
-run made of it."""
+`python tiny_models.py SOCKET SEED TOKENS...` prints how much of a prompt was found, and what a
+greedy run made of it."""
 import sys
 
 import torch

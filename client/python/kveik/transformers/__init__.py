@@ -1,4 +1,4 @@
-"""Kveik for Hugging Face transformers: prompts' beginnings are computed once, by whoever comes first.
+"""Kveik for Hugging Face transformers: prompts' beginnings are computed once, by who comes first.
 
     from kveik.transformers import PrefixCache
 

@@ -43,9 +43,9 @@ class PrefixCache:
     pending_bytes   of saves that are under way; more are dropped
 
     Raises Unsupported, with the reason, for a model whose KV cannot be kept. A daemon that is away,
-    slow or restarting is no error: load() finds nothing and save() keeps nothing, both return within
-    their time, and `stats` counts it. Any number of threads may use it at once. A context manager:
-    close() at its end.
+    slow or restarting is no error: load() finds nothing and save() keeps nothing, both return
+    within their time, and `stats` counts it. Any number of threads may use it at once. A context
+    manager: close() at its end.
     """
 
     def __init__(self, model: Any, *, name: str | None = None, salt: str | bytes = b"",
@@ -120,8 +120,8 @@ class PrefixCache:
         into            an empty StaticCache to fill; None: a DynamicCache
         timeout_ms      of this call
 
-        At least one token of the prompt is left to compute. Never fails for want of a daemon; raises
-        ValueError for prompts that cannot be named.
+        At least one token of the prompt is left to compute. Never fails for want of a daemon;
+        raises ValueError for prompts that cannot be named.
         """
         prompts.check(self.model, input_ids, attention_mask)
         rows, length = input_ids.shape
@@ -176,8 +176,8 @@ class PrefixCache:
     # ---- save ------------------------------------------------------------------------------------
     def save(self, sequences: Any, cache: Cache, *, extras: Extras = (), wait: bool = True,
              timeout_ms: int | None = None) -> int:
-        """Keeps what a cache holds, for everybody: the tokens of each row that are now kept, or with
-        wait=False on their way; 0 when that failed.
+        """Keeps what a cache holds, for everybody: the tokens of each row that are now kept, or
+        with wait=False on their way; 0 when that failed.
 
         sequences  [row, token], the prompt with what was generated: at least as many tokens as the
                    cache holds; or what generate() returned with return_dict_in_generate

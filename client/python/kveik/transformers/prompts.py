@@ -20,26 +20,26 @@ def _pads(model: Any) -> int | None:
 def check(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
     """Raises ValueError unless all tokens of all rows count."""
     if input_ids.dim() != 2 or input_ids.shape[1] == 0:
-        raise ValueError(f"kveik: input_ids has shape {tuple(input_ids.shape)}, must be [row, token]"
-                         " with at least one token")
+        raise ValueError(f"kveik: input_ids has shape {tuple(input_ids.shape)}, must be [row, "
+                         "token] with at least one token")
     if attention_mask is not None:
         if not bool((attention_mask != 0).all()):
-            raise ValueError("kveik: attention_mask masks tokens out. Padded rows of one batch begin "
+            raise ValueError("kveik: attention_mask masks tokens out. Padded rows of a batch begin "
                              "at different places, while a cache has one length for all of them; "
                              "give rows of equal length, or one row at a time")
         return
     pad = _pads(model)
     if pad is not None and bool((input_ids == pad).any()):
-        raise ValueError(f"kveik: input_ids has the padding token {pad}, which generate() masks out. "
-                         "Give rows of equal length without it; or, where it is meant as a token, "
-                         "an attention_mask of ones to load() and to the model")
+        raise ValueError(f"kveik: input_ids has the padding token {pad}, which generate() masks "
+                         "out. Give rows of equal length without it; or, where it is meant as a "
+                         "token, an attention_mask of ones to load() and to the model")
 
 
 def check_saved(sequences: torch.Tensor, held: int) -> None:
     """Raises ValueError unless these are the tokens of a cache that holds so many."""
     if sequences.dim() != 2 or sequences.shape[1] < held:
         raise ValueError(f"kveik: the cache holds {held} tokens, sequences has shape "
-                         f"{tuple(sequences.shape)}; give [row, token]: prompt and generated tokens")
+                         f"{tuple(sequences.shape)}; give [row, token]: prompt and new tokens")
 
 
 def _setting(model: Any, kwargs: dict[str, Any], name: str) -> Any:
@@ -65,8 +65,8 @@ def check_generate(model: Any, kwargs: dict[str, Any]) -> None:
                              "own; leave it out, or use load() and save()")
     for name in _INPUTS:
         if kwargs.get(name) is not None:
-            raise ValueError(f"kveik: {name} is given: keys name tokens. Use load() and save() with "
-                             "extras that say what else decides the KV")
+            raise ValueError(f"kveik: {name} is given: keys name tokens. Use load() and save() "
+                             "with extras that say what else decides the KV")
 
 
 def new_tokens(model: Any, kwargs: dict[str, Any], length: int) -> int:

@@ -26,8 +26,8 @@ class Slab:
     """Room for the keys and values of all layers: of `rows` sequences, `capacity` tokens each.
 
     keys, values  a tensor a layer: [row, head, token, element] as transformers has them. In memory
-                  tokens lie before heads, so that a page of 16 tokens is one piece and growing needs
-                  no copy; `head_major`: as their shape says, which StaticCache is made of
+                  tokens lie before heads, so that a page of 16 tokens is one piece; with
+                  `head_major` as their shape says, which is what StaticCache is made of
     first         a group's first token that is valid: behind a window nothing was restored
     made_with     what tells whose slab it is, and of which weights
     filled        tokens of each layer that were written here; what is below is never written again,

@@ -1,7 +1,7 @@
 """What a model's KV means: its weights, its shape, and which layers live alike.
 
-The shape is not read from the configuration, whose fields differ from model to model: the model runs
-over one token, and what it left in its cache is looked at.
+The shape is not read from the configuration, whose fields differ from model to model: the model
+runs over one token, and what it left in its cache is looked at.
 """
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def _check_kind(layer: Any) -> None:
     name = type(layer).__name__
     if isinstance(layer, LinearAttentionCacheLayerMixin):
         raise Unsupported(f"a layer keeps a recurrent state ({name}), which holds for one length "
-                          "only and cannot be cut to a shared prefix; attention layers can be kept")
-    raise Unsupported(f"a layer's cache is a {name}; DynamicLayer and DynamicSlidingWindowLayer can "
-                      "be kept")
+                          "and cannot be cut to a shared prefix; attention layers can be kept")
+    raise Unsupported(f"a layer's cache is a {name}; DynamicLayer and DynamicSlidingWindowLayer "
+                      "can be kept")
 
 
 def check_model(model: Any) -> None:

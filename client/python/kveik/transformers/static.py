@@ -18,9 +18,9 @@ def check(cache: StaticCache, shape: Shape, rows: int) -> None:
     """Raises Unsupported or ValueError unless this cache can hold `rows` sequences of the model."""
     for number, layer in enumerate(cache.layers):
         if type(layer) is not StaticLayer:
-            raise Unsupported(f"layer {number} of the StaticCache is a {type(layer).__name__}, which "
-                              "overwrites what left its window, and with it what a prefix needs; use "
-                              "the DynamicCache of load()")
+            raise Unsupported(f"layer {number} of the StaticCache is a {type(layer).__name__}, "
+                              "which overwrites what left its window, and with it what a prefix "
+                              "needs; use the DynamicCache of load()")
     if len(cache.layers) != len(shape.layers):
         raise ValueError(f"the StaticCache has {len(cache.layers)} layers, the model "
                          f"{len(shape.layers)}")

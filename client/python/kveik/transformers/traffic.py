@@ -70,8 +70,8 @@ class Traffic:
             done = self._client.pull(runs, lease=lease, release_lease=True,
                                      deadline_ms=_left_ms(until)).check()
             if done.failed_indices():
-                raise kveik.Lost(f"{len(done.failed_indices())} of {grains} blocks went before they "
-                                 "were pulled")
+                raise kveik.Lost(f"{len(done.failed_indices())} of {grains} blocks went before "
+                                 "they were pulled")
             self._counts.add("load_bytes", done.bytes)
 
     # ---- push ------------------------------------------------------------------------------------
