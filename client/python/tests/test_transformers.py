@@ -419,23 +419,59 @@ def memory_maps():
         return sum("memfd:" in line for line in maps)
 
 
-def test_memory_goes_with_its_cache(cache, daemon):
-    ids = prompt(60)
+def test_memory_goes_with_its_cache(daemon):
+    with connect(gemma(), daemon, spare_bytes=0) as cache:
+        ids = prompt(60)
+        gc.collect()
+        before = memory_maps()
+        for _ in range(5):
+            kv = keep(cache, ids)
+        kept = kv.layers[0].keys
+        bits = kept.clone()
+        assert memory_maps() == before + 1
+        del kv
+        keep(cache, prompt(60, seed=4))
+        gc.collect()
+        assert memory_maps() == before + 1 and torch.equal(kept, bits)
+        del kept
+        gc.collect()
+        assert memory_maps() == before
+
+
+def test_memory_is_used_again_when_nobody_sees_it(cache):
     gc.collect()
     before = memory_maps()
-    for _ in range(5):
-        kv = keep(cache, ids)
-    kept = kv.layers[0].keys
+    kv = keep(cache, prompt(60))
+    where, kept = kv.layers[0].keys.data_ptr(), kv.layers[0].values
     bits = kept.clone()
-    assert memory_maps() == before + 1
     del kv
+    other = keep(cache, prompt(60, seed=4))
+    assert other.layers[0].keys.data_ptr() != where and torch.equal(kept, bits)
+    del kept, other
     gc.collect()
-    keep(cache, prompt(60, seed=4))
+    for seed in range(5, 20):
+        ids = prompt(60 + seed, seed=1 + seed % 2)
+        kv, found = cache.load(ids)
+        assert found == 0 or torch.allclose(kv.layers[2].keys, own(
+            cache.model, ids, found).layers[2].keys, atol=1e-5)
+        logits(cache.model, ids[:, found:], kv)
+        cache.save(ids, kv, wait=seed % 3 == 0)
+    del kv
+    assert cache.flush(WAIT_MS)
     gc.collect()
-    assert memory_maps() == before + 1 and torch.equal(kept, bits)
-    del kept
-    gc.collect()
-    assert memory_maps() == before and cache.client._owners == {}
+    assert memory_maps() <= before + 4
+    cache._pool.clear()
+    assert memory_maps() == before
+
+
+def test_memory_that_a_lost_request_may_touch_is_not_used_again(own_daemon):
+    with connect(llama(), own_daemon) as cache:
+        kv = keep(cache, prompt(60))
+        own_daemon.kill()
+        cache.save(prompt(60), kv)
+        del kv
+        gc.collect()
+        assert not any(block.lent for block in cache._pool._spare)
 
 
 def test_saves_under_way_are_bounded(daemon):

@@ -18,6 +18,7 @@ import kveik
 from . import prompts, static
 from .layers import cache_in
 from .mover import Mover
+from .pool import Pool
 from .slab import GRAIN, Slab
 from .space import check_model, shape_of, weights_name, weights_state
 from .stage import staged
@@ -41,6 +42,7 @@ class PrefixCache:
     socket_path     of that one; None: where kveikd usually is
     timeout_ms      what load() and save() wait for the daemon at most
     pending_bytes   of saves that are under way; more are dropped
+    spare_bytes     of memory that is kept for the next caches
 
     Raises Unsupported, with the reason, for a model whose KV cannot be kept. A daemon that is away,
     slow or restarting is no error: load() finds nothing and save() keeps nothing, both return
@@ -50,7 +52,8 @@ class PrefixCache:
 
     def __init__(self, model: Any, *, name: str | None = None, salt: str | bytes = b"",
                  client: kveik.Client | None = None, socket_path: str | None = None,
-                 timeout_ms: int = _TIMEOUT_MS, pending_bytes: int = 1 << 30):
+                 timeout_ms: int = _TIMEOUT_MS, pending_bytes: int = 1 << 30,
+                 spare_bytes: int = 256 << 20):
         self.model = model
         self.timeout_ms = timeout_ms
         self._name = name
@@ -65,6 +68,7 @@ class PrefixCache:
             wait_for_daemon=True)
         self._pid = os.getpid()
         self._counts = Stats(pending_bytes)
+        self._pool = Pool(self.client, spare_bytes)
         self._mover = Mover(_THREADS)
         self._end = weakref.finalize(self, self._mover.stop)
         self._current()
@@ -75,6 +79,7 @@ class PrefixCache:
         if os.getpid() == self._pid:
             self.flush(timeout_ms)
         self._end()
+        self._pool.clear()
         if self._own_client:
             self.client.close()
 
@@ -147,7 +152,7 @@ class PrefixCache:
         return into, found
 
     def _slab(self, traffic: Traffic, rows: int, tokens: int, into: StaticCache | None) -> Slab:
-        slab = Slab(self.client, self._shape, rows, tokens,
+        slab = Slab(self._pool, self._shape, rows, tokens,
                     head_major=into is not None and static.is_fresh(into))
         slab.made_with = traffic
         return slab
@@ -200,7 +205,7 @@ class PrefixCache:
         if self._mover.late:
             self._counts.add("saves_dropped")
             return 0
-        slab = staged(self.client, self._shape, traffic, cache, ids.shape[0], tokens, self._counts)
+        slab = staged(self._pool, self._shape, traffic, cache, ids.shape[0], tokens, self._counts)
         if slab is None or not self._counts.begin(slab.nbytes):
             self._counts.add("saves_dropped")
             return 0

@@ -1,19 +1,20 @@
 """Memory that is a cache's storage and what the daemon reads and writes at the same time."""
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 import kveik
 
+from .pool import Pool
 from .space import Shape
 
 GRAIN = kveik.GRAIN_TOKENS
-_DROP_MS = 200  # a cache goes away on a thread that has other things to do
 _ALIGN = 64  # bytes, of each layer's tensors
 
 
@@ -33,22 +34,21 @@ class Slab:
     filled        tokens of each layer that were written here; what is below is never written again,
                   since the daemon may still be reading it
 
-    The daemon sees it once layouts() was called, and until the slab is gone.
+    The daemon sees it once layouts() was called. Its memory is the pool's again when the last
+    tensor over it is gone.
     """
 
-    def __init__(self, client: kveik.Client, shape: Shape, rows: int, tokens: int, *,
+    def __init__(self, pool: Pool, shape: Shape, rows: int, tokens: int, *,
                  head_major: bool = False):
         self.shape, self.rows = shape, rows
         self.made_with: Any = None
         self.capacity = max(GRAIN, whole_grains(tokens))
         self.first = [0] * len(shape.groups)
         self.filled = [0] * len(shape.layers)
-        self._client = client
+        self._pool = pool
         self._head_major = head_major
         self._daemon_lock = threading.Lock()  # held while the daemon is waited for
         self._grow_lock = threading.Lock()
-        self._layouts: tuple[int, list[list[int]]] | None = None
-        self._regions: list[kveik.Region] = []
         self._successor: weakref.ref[Slab] | None = None
         self._carve()
 
@@ -57,7 +57,8 @@ class Slab:
         sizes = [self._plane_bytes(elements, layer.heads) for layer in self.shape.layers
                  for elements in (layer.key_elements, layer.value_elements)]
         self.nbytes = sum(sizes)
-        self._memory = self._client.allocate(self.nbytes)
+        # what a StaticCache masks out is multiplied by zero, which old bytes may not survive
+        self._block, self._view = self._pool.take(self.nbytes, fresh=self._head_major)
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
         at = 0
@@ -74,7 +75,7 @@ class Slab:
     def _tensor(self, offset: int, heads: int, elements: int) -> torch.Tensor:
         """[row, head, token, element]; it keeps the memory alive."""
         count = self.rows * self.capacity * heads * elements
-        flat = torch.frombuffer(self._memory.view, dtype=self.shape.dtype, count=count,
+        flat = torch.frombuffer(self._view, dtype=self.shape.dtype, count=count,
                                 offset=offset)
         if self._head_major:
             return flat.view(self.rows, heads, self.capacity, elements)
@@ -94,7 +95,7 @@ class Slab:
         with self._grow_lock:
             grown = self._successor() if self._successor is not None else None
             if grown is None or grown.capacity < tokens:
-                grown = Slab(self._client, self.shape, self.rows, max(tokens, 2 * self.capacity))
+                grown = Slab(self._pool, self.shape, self.rows, max(tokens, 2 * self.capacity))
                 grown.first, grown.made_with = list(self.first), self.made_with
                 self._successor = weakref.ref(grown)
             return grown
@@ -103,29 +104,43 @@ class Slab:
     def layouts(self, space: int) -> list[list[int]]:
         """Handles by row and group, in that space. Exports the memory when it was not. May wait for
         the daemon; raises kveik.Error."""
+        block, made_for = self._block, (space, self.rows, self.capacity, self._head_major)
         with self._daemon_lock:
-            if self._layouts is not None and self._layouts[0] == space:
-                return self._layouts[1]
-            if not self._regions:
-                region = self._client.export(self._memory)
-                self._regions.append(region)
-                weakref.finalize(self, drop, self._client, region)
-            made = [[self._layout(space, row, group) for group in range(len(self.shape.groups))]
-                    for row in range(self.rows)]
-            self._layouts = (space, made)
-            return made
+            if block.made_for != made_for:
+                if block.region is None:
+                    memory = block.memory  # by address: an owner in the client would be a user
+                    block.region = self._pool.client.export((memory.address, memory.nbytes))
+                while block.layouts:
+                    for layout in block.layouts.pop():
+                        self._pool.client.drop_layout(layout)
+                block.made_for = None
+                for row in range(self.rows):
+                    block.layouts.append([self._layout(space, row, group)
+                                          for group in range(len(self.shape.groups))])
+                block.made_for = made_for
+            return block.layouts
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Around a request. One that raised may still be under way: its memory is used no more."""
+        with self._daemon_lock:
+            self._block.lent += 1
+        yield
+        with self._daemon_lock:
+            self._block.lent -= 1
 
     def _layout(self, space: int, row: int, group: int) -> int:
         numbers = self.shape.groups[group]
         planes = [self._plane(tensor[row]) for number in numbers
                   for tensor in (self.keys[number], self.values[number])]
-        return self._client.register_layout(
+        return self._pool.client.register_layout(
             space, group=group, page_tokens=GRAIN, page_count=self.capacity // GRAIN,
             head_count=self.shape.layers[numbers[0]].heads, planes=planes)
 
     def _plane(self, tensor: torch.Tensor) -> kveik.Plane:
         """Of a tensor [head, token, element] in this memory."""
-        size, region = tensor.element_size(), self._regions[0]
+        size, region = tensor.element_size(), self._block.region
+        assert region is not None
         head, token, element = (step * size for step in tensor.stride())
         return kveik.Plane(region, tensor.data_ptr() - region.address, page_stride=GRAIN * token,
                            token_stride=token, head_stride=head, element_stride=element)
@@ -146,22 +161,6 @@ class Slab:
 def first_needed(window: int, tokens: int) -> int:
     """The first token, a grain's, that a layer needs to go on after `tokens`."""
     return max(0, tokens - window + 1) // GRAIN * GRAIN if window else 0
-
-
-_undropped: list[tuple[Any, kveik.Region]] = []  # regions that a silent daemon may still copy to
-
-
-def drop(client: kveik.Client, region: kveik.Region) -> None:
-    """Takes memory back from the daemon; tries again with the next one when it does not answer."""
-    waiting = [*_undropped, (client, region)]
-    _undropped.clear()
-    for owner, one in waiting:
-        try:
-            owner.drop_memory(one, timeout_ms=_DROP_MS)
-        except kveik.Stuck:
-            _undropped.append((owner, one))
-        except kveik.Error:
-            pass  # the client is closed, or this is a child of its process: nothing to drop
 
 
 def same_slab(slabs: Sequence[Slab | None]) -> Slab | None:

@@ -10,6 +10,7 @@ import kveik
 
 from . import static
 from .layers import SlabLayer, SlabWindowLayer
+from .pool import Pool
 from .slab import Slab, first_needed, same_slab, whole_grains
 from .space import Shape
 from .stats import Stats
@@ -45,7 +46,7 @@ def _first_tokens(cache: Cache, shape: Shape) -> list[int]:
     return [int(layer.get_seq_length()) - layer.keys.shape[2] for layer in cache.layers]
 
 
-def staged(client: kveik.Client, shape: Shape, owner: Any, cache: Cache, rows: int, tokens: int,
+def staged(pool: Pool, shape: Shape, owner: Any, cache: Cache, rows: int, tokens: int,
            counts: Stats) -> Slab | None:
     """The cache's slab, or for a cache that has none a new one with a copy of its tokens. None when
     a window is not complete at the last grain, or there is no memory. Raises ValueError for a cache
@@ -65,7 +66,7 @@ def staged(client: kveik.Client, shape: Shape, owner: Any, cache: Cache, rows: i
            for group, first in enumerate(firsts)):
         return None
     try:
-        slab = Slab(client, shape, rows, tokens)
+        slab = Slab(pool, shape, rows, tokens)
     except kveik.Error:
         return None
     slab.first = firsts

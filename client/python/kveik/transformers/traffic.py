@@ -67,8 +67,9 @@ class Traffic:
         for row, lease in enumerate(leases):
             runs = [kveik.PullRun(layout, keys[row][first * _KEY:end * _KEY], range(first, end))
                     for layout, first, end in slab.runs(space, row, grains * GRAIN)]
-            done = self._client.pull(runs, lease=lease, release_lease=True,
-                                     deadline_ms=_left_ms(until)).check()
+            with slab.lent():
+                done = self._client.pull(runs, lease=lease, release_lease=True,
+                                         deadline_ms=_left_ms(until)).check()
             if done.failed_indices():
                 raise kveik.Lost(f"{len(done.failed_indices())} of {grains} blocks went before "
                                  "they were pulled")
@@ -84,7 +85,8 @@ class Traffic:
         for row, tokens in enumerate(ids):
             runs = [self._push_run(layout, keys[row], tokens, first, end)
                     for layout, first, end in slab.runs(space, row, len(tokens)) if first < end]
-            done = self._client.push(runs, deadline_ms=_left_ms(until)).check()
+            with slab.lent():
+                done = self._client.push(runs, deadline_ms=_left_ms(until)).check()
             failed = done.failed_indices()
             self._counts.add("save_bytes", done.bytes)
             if failed:
