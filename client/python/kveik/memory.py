@@ -30,8 +30,9 @@ class Memory:
         self._open(ffi.buffer(owned, nbytes))
 
     def _open(self, buffer: Any) -> None:
-        """The view is the only one to hold the buffer, and what is made from it holds it too: so a
-        buffer that is still there without the view has other users."""
+        """The view is the only one to hold the buffer. What is made from it holds the view (tensors
+        do no more than that, arrays also lock it) or, as slices do, the buffer: so what is still
+        there when we let go of the view has other users."""
         self._buffer = weakref.ref(buffer)
         self._view: memoryview | None = memoryview(buffer)
 
@@ -48,15 +49,12 @@ class Memory:
         Client.drop_memory() and then this."""
         if self._view is None:
             return
-        view, self._view = self._view, None
-        try:
-            view.release()
-            buffer = self._buffer()
-        except BufferError:
-            buffer = self._buffer()
-        del view
-        if buffer is not None:
+        seen, self._view = weakref.ref(self._view), None
+        if (view := seen()) is not None:
+            self._view = view
+        elif (buffer := self._buffer()) is not None:
             self._open(buffer)
+        if self._view is not None:
             raise Busy("the memory is still in use here: drop arrays, views and exports of it "
                        "first")
 

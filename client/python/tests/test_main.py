@@ -37,5 +37,7 @@ def test_torch_and_numpy_are_not_imported():
 def test_the_examples_of_the_page_run(daemon, number):
     pytest.importorskip("numpy")
     example = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)[number]
+    for module in re.findall(r"^from (transformers)", example, re.M):
+        pytest.importorskip(module, reason=f"{module} is not installed here")
     done = python("-c", example, KVEIK_SOCKET=str(daemon.socket))
     assert done.returncode == 0, f"{example}\n{done.stdout}{done.stderr}"

@@ -56,6 +56,22 @@ def test_an_array_keeps_memory(client):
     assert not mapped(address)
 
 
+def test_a_tensor_keeps_memory(client):
+    torch = pytest.importorskip("torch")
+    memory = client.allocate(1 << 16)
+    address, tensor = memory.address, torch.frombuffer(memory.view, dtype=torch.int32)
+    with pytest.raises(kveik.Busy):
+        memory.free()
+    assert mapped(address)
+    tensor.fill_(7)
+    del memory
+    gc.collect()
+    assert int(tensor.sum()) == 7 * len(tensor)
+    del tensor
+    gc.collect()
+    assert not mapped(address)
+
+
 def test_memory_goes_with_its_last_user(client):
     address = client.allocate(4096).address
     gc.collect()

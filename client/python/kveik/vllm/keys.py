@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import kveik
 from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys
 
-from . import weights
+from .. import weights
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request

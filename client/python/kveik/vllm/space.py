@@ -19,7 +19,7 @@ import vllm
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
-from . import weights
+from .. import weights
 from .options import Options
 
 if TYPE_CHECKING:
