@@ -95,3 +95,19 @@ def engine(daemon):
     one = Engine(daemon.socket)
     with one.client:
         yield one
+
+
+@pytest.fixture(params=["llama", "gemma"])
+def model(request):
+    """Of transformers, tiny."""
+    pytest.importorskip("transformers")
+    import tiny_models
+    return tiny_models.MODELS[request.param]()
+
+
+@pytest.fixture
+def cache(daemon, model):
+    """A PrefixCache that nobody else shares."""
+    import tiny_models
+    with tiny_models.connect(model, daemon) as one:
+        yield one

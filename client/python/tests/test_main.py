@@ -11,7 +11,7 @@ README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 
 
 def python(*arguments, **environment):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60,
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300,
                           cwd="/", env={**os.environ, **environment}, check=False)
 
 

@@ -1,14 +1,19 @@
-"""Tiny seeded models for the tests of kveik.transformers, also run by processes of their own:
-`python tiny_models.py SOCKET SEED TOKENS...` prints how much of a prompt was found, and what a
-greedy run made of it."""
+"""Tiny seeded models for the tests of kveik.transformers, and what is done to them.
+
+Also run by processes of their own: `python tiny_models.py SOCKET SEED TOKENS...` prints how much of
+a prompt was found, and what a greedy run made of it.
+"""
+import os
 import sys
 
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig,
+                          LlamaForCausalLM)
 
 from kveik.transformers import PrefixCache
 
 VOCABULARY, WINDOW = 512, 32
+WAIT_MS = 20000  # of a machine that does other things besides
 torch.set_num_threads(1)  # more of them wait for each other, with matrices as small as these
 _SIZES = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 128,
           "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": None,
@@ -36,6 +41,44 @@ def prompt(tokens, seed=1, rows=1):
     """Random tokens: [row, token]. Prompts of one seed begin alike."""
     flat = torch.randint(0, VOCABULARY, (rows, 1000), generator=torch.Generator().manual_seed(seed))
     return flat[:, :tokens]
+
+
+def connect(model, daemon, **more):
+    return PrefixCache(model, **{"socket_path": str(daemon.socket), "salt": os.urandom(8),
+                                 "timeout_ms": WAIT_MS, **more})
+
+
+def greedy(model, ids, kv=None, tokens=8, **more):
+    kv = DynamicCache(config=model.config) if kv is None else kv
+    return model.generate(ids, past_key_values=kv, max_new_tokens=tokens, do_sample=False, **more)
+
+
+def logits(model, ids, kv):
+    with torch.no_grad():
+        return model(ids, past_key_values=kv).logits
+
+
+def keep(cache, ids, **more):
+    """Computes a prompt and keeps it; what the model's own cache is then."""
+    kv, found = cache.load(ids, **more)
+    logits(cache.model, ids[:, found:], kv)
+    cache.save(ids, kv, **more)
+    return kv
+
+
+def own(model, ids, *ends):
+    """The model's own cache, computed piece by piece."""
+    kv, begin = DynamicCache(config=model.config), 0
+    for end in ends:
+        logits(model, ids[:, begin:end], kv)
+        begin = end
+    return kv
+
+
+def same(one, other):
+    """Whether two caches hold the same bits."""
+    return all(torch.equal(a.keys, b.keys) and torch.equal(a.values, b.values)
+               for a, b in zip(one.layers, other.layers, strict=True))
 
 
 def main():
