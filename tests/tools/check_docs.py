@@ -14,7 +14,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 HEADING = re.compile(r"^#+\s+(.*?)\s*#*$")
-SCRIPTS = ("deploy/quickstart", "deploy/install-packages", "tests/run")
+SCRIPTS = ("deploy/quickstart", "deploy/install-packages", "tests/run", "tests/engines/run")
 OURS = re.compile(r"^(?:\S*/)?(kveikd?|quickstart|install-packages|run)$")
 PREFIX = re.compile(r"^(?:\$\s+|#\s+)?(?:sudo\s+)?(?:\w+=\S*\s+)*")
 

@@ -60,8 +60,10 @@ class Daemon(kveik_test.Daemon):
         self.process.send_signal(signal.SIGCONT)
 
     def status(self):
-        """What `kveik status --json` says."""
+        """What `kveik status --json` says; None while the daemon does not answer it."""
         done = kveik_test.kveik("status", "--json", socket=self.socket)
+        if done.returncode == kveik_test.UNREACHABLE:
+            return None
         if done.returncode != kveik_test.GOOD:
             raise RuntimeError(f"kveik status: {done.stdout}{done.stderr}")
         return json.loads(done.stdout)
@@ -69,14 +71,16 @@ class Daemon(kveik_test.Daemon):
     def settle(self, blocks=None, limit_s=SETTLE_S):
         """Waits until nothing is under way and, if given, exactly so many blocks are held. Returns
         how many there are."""
-        until = time.monotonic() + limit_s
-        while True:
+        until, held = time.monotonic() + limit_s, 0
+        while time.monotonic() < until:
             now = self.status()
-            held = now["index"]["blocks"]
-            idle = now["requests"] == 0 and now["copies_in_flight"] == 0
-            if idle and blocks in (None, held) or time.monotonic() > until:
-                return held
+            if now is not None:
+                held = now["index"]["blocks"]
+                idle = now["requests"] == 0 and now["copies_in_flight"] == 0
+                if idle and blocks in (None, held):
+                    break
             time.sleep(0.05)
+        return held
 
     def __exit__(self, *why):
         if self.down:
