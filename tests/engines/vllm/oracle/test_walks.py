@@ -1,8 +1,8 @@
 """Random walks over everything at once: arrivals that share beginnings, aborts, preemptions,
 resets, answers that are late or never come, loads and saves that fail, daemons that die. A walk
-prints its seed; --seed SEED draws the same again (how fast the daemon is, no seed says). Then all prompts once more, on an engine that has
-nothing: every byte that the walk left in the daemon is one that a right engine would have left.
-"""
+prints its seed; --seed SEED draws the same again (how fast the daemon is, no seed says). Then all
+prompts once more, on an engine that has nothing: every byte that the walk left in the daemon is one
+that a right engine would have left."""
 import os
 import random
 
