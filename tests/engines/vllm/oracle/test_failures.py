@@ -50,8 +50,11 @@ def test_layerwise_load_fails(make, daemon, stored, prompt, how):
 def test_layerwise_load(make, daemon, stored, prompt):
     stored(prompt(1))
     engine = make(load="layerwise", engine="reader")
-    engine.add(prompt(1), 20)
+    asked = engine.add(prompt(1), 20)
     engine.run()
+    reader = Reader(engine, daemon.socket)
+    assert reader.held(asked.prompt + asked.tokens) == (150 + 20 - 1) // 16  # what it saved, too
+    reader.close()
     assert engine.faults.pulls == 2 and engine.faults.pulled_keys == 2 * (149 // 16)
     all_good(engine, daemon)
 
