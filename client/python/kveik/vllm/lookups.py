@@ -49,11 +49,11 @@ class Lookup:
 
     __slots__ = ("state", "tokens", "lease", "boot_id", "asked_at", "answered_at", "failed")
 
-    def __init__(self, boot_id: bytes) -> None:
+    def __init__(self) -> None:
         self.state = State.PENDING
         self.tokens = 0
         self.lease: Lease | None = None
-        self.boot_id = boot_id  # of the daemon that is asked
+        self.boot_id = b""  # of the daemon that is asked
         self.asked_at = time.monotonic()
         self.answered_at = 0.0
         self.failed = False  # the answer says nothing about what is held
@@ -90,7 +90,7 @@ class Lookups:
         asked: a miss is always a right answer. So it is while a question of before, given up,
         still has no answer: the daemon is too slow to wait for it once more."""
         self.poll()
-        lookup = Lookup(self._client.info().boot_id)
+        lookup = Lookup()
         space = self._space_of()
         if not keys:
             lookup.answer(0, None, failed=True)
@@ -100,6 +100,9 @@ class Lookups:
             try:
                 self._client.submit_lookup(space, keys, key_tokens=self._block_tokens, lease=True,
                                            deadline_ms=self._timeout_ms, user=lookup)
+                # read behind the submission, which may have connected; a question whose
+                # connection is replaced after that is lost
+                lookup.boot_id = self._client.info().boot_id
             except kveik.Error as error:
                 logger.debug("kveik: lookup: %s", error)
                 self._miss(lookup)
@@ -124,6 +127,8 @@ class Lookups:
         while (done := self._client.poll()) is not None:
             if isinstance(done.user, Lookup):
                 self._answered(done.user, done)
+            elif isinstance(done.user, Lease) and done.status == kveik.Status.LOST:
+                self._keep(done.user)  # it may not have been read
         if self._unsent and self._client.info().connected:
             for _ in range(len(self._unsent)):
                 self._send_release(self._unsent.popleft())
@@ -164,10 +169,14 @@ class Lookups:
         if info.boot_id != lease.boot_id:
             return  # it died with its daemon
         try:
-            self._client.submit_release(lease.number)
+            self._client.submit_release(lease.number, user=lease)
         except kveik.Error:
-            if len(self._unsent) < _RELEASES_KEPT_MAX:
-                self._unsent.append(lease)
+            self._keep(lease)
+
+    def _keep(self, lease: Lease) -> None:
+        """For another attempt."""
+        if len(self._unsent) < _RELEASES_KEPT_MAX:
+            self._unsent.append(lease)
 
     @property
     def unsent(self) -> int:
