@@ -57,6 +57,7 @@ class Memory:
         self._regions: dict[int, kveik.Region] = {}  # by the address of the storage
         self._next_at = 0.0
         self.layers: list[list[Layers]] = []  # by group
+        self.whole: list[int] = []  # by group: the layout of all its layers
         for share in shape.groups:
             for name in share.layer_names:
                 check_tensor(name, caches[name], share, shape)
@@ -76,8 +77,13 @@ class Memory:
         space = self._shape.register(self._client)
         for tensor in self._caches.values():
             self._export(tensor)
-        self.layers = [self._layouts(space, number, share)
-                       for number, share in enumerate(self._shape.groups)]
+        layers = [self._layouts(space, number, share)
+                  for number, share in enumerate(self._shape.groups)]
+        self.whole = [made[0].layout if len(made) == 1 else
+                      self._layout(space, number, share, share.layer_begin,
+                                   share.layer_names).layout
+                      for number, (share, made) in enumerate(zip(self._shape.groups, layers))]
+        self.layers = layers  # last: ready when it is there
 
     def _export(self, tensor: torch.Tensor) -> kveik.Region:
         storage = tensor.untyped_storage()

@@ -132,8 +132,7 @@ class WorkerSide:
     def _submit(self, work: Work) -> None:
         """All groups and layers of a job in one request."""
         assert self._memory is not None
-        part = Part([(work, self._memory.layers[run.group][0].layout, run)
-                     for run in work.job.runs])
+        part = Part([(work, self._memory.whole[run.group], run) for run in work.job.runs])
         work.pending += 1
         try:
             if work.load:

@@ -20,6 +20,10 @@ def pytest_addoption(parser):
     parser.addoption("--seed", type=int, help="run this random walk only")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "own_daemon: of a test that kills or stops its daemon")
+
+
 class Daemon(kveik_test.Daemon):
     """One that can be killed, stopped, and started again at the same place."""
 
@@ -55,20 +59,32 @@ def folder(tmp_path_factory):
     return configs.make_model(tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="session")
+def shared_daemon():
+    with Daemon(cpu_bytes="256MiB") as one:
+        yield one
+
+
 @pytest.fixture
-def daemon():
+def daemon(request):
+    """Everybody's, or, for tests that kill it, one of their own."""
+    if request.node.get_closest_marker("own_daemon") is None:
+        yield request.getfixturevalue("shared_daemon")
+        return
     with Daemon(cpu_bytes="64MiB") as one:
         yield one
 
 
 @pytest.fixture
-def make(folder, daemon):
-    """Makes engines over the daemon; ends their sessions."""
+def make(request, folder, daemon):
+    """Makes engines over the daemon; ends their sessions. Each test has a model of its own, so that
+    it finds nothing of another's."""
     import engine
     made = []
 
     def build(faults=None, **options):
-        made.append(engine.Engine(folder, daemon.socket, faults, **options))
+        made.append(engine.Engine(folder, daemon.socket, faults, model_id=request.node.nodeid,
+                                  **options))
         return made[-1]
     yield build
     for one in made:

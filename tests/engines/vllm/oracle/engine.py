@@ -143,6 +143,8 @@ class Engine:
         entry = self._queue.popleft()
         if entry[1] is None:
             self._execute(entry)
+        said = entry[1].kv_connector_output
+        self._again += bool(said and (said.invalid_block_ids or said.failed_recving))
         for outputs in self.scheduler.update_from_output(entry[0], entry[1]).values():
             for one in outputs.outputs:
                 asked = self.asked[one.request_id]
@@ -247,7 +249,6 @@ class Engine:
                     raise Broken(f"P2: {wrong}")
                 self.excused += 1
             worker.wrong.clear()
-            self._again += bool(said is not None and (bad or said.failed_recving))
 
     def close(self):
         """Ends the sessions."""

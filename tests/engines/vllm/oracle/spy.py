@@ -3,8 +3,9 @@
 Every client that the connector makes is one of these (see installed()). Requests that are `held`
 are submitted steps later, answers that are `delayed` come steps later, as Faults says; a request
 may also fail without being sent. What is known here is the truth about copies, whatever the
-connector believes: a page is busy from submit to the answer, and after STUCK until a quiesce of it
-succeeded or the connection was replaced.
+connector believes: a page is busy from submit to the answer, and that of a pull after STUCK until a
+quiesce of it succeeded or the connection was replaced. (A push that is STUCK may read on, but keeps
+nothing: what the daemon holds is compared in the end.)
 """
 import collections
 import contextlib
@@ -98,7 +99,8 @@ class Order:
     real: int = 0
     show_at: int | None = None
     done: Any = None
-    session: int = 0
+    session: int = 0  # that it was sent in
+    boot_id: bytes = b""
     stuck: bool = False
 
 
@@ -135,8 +137,9 @@ class Spy:
         return self._order("lookup", [], {"space": space, "keys": keys, **options}, user)
 
     def submit_release(self, lease, *, user=None):
+        boot_id = self.real.info().boot_id  # before: asking may reconnect, to another daemon
         op = self.real.submit_release(lease, user=user)
-        self.released[lease, self.real.info().boot_id] += 1
+        self.released[lease, boot_id] += 1
         return op
 
     def _order(self, kind, runs, arguments, user):
@@ -163,13 +166,14 @@ class Spy:
         if order.verdict.lose:
             self._show(order, kveik.client.completion(), kveik.Status.LOST)
             return
+        info = self.real.info()
+        order.session, order.boot_id = info.session_id, info.boot_id
         if order.kind == "push":
             order.real = self.real.submit_push(order.runs, user=order, **order.arguments)
         elif order.kind == "pull":
             order.real = self.real.submit_pull(order.runs, user=order, **order.arguments)
         else:
             order.real = self.real.submit_lookup(user=order, **order.arguments)
-        order.session = self.real.info().session_id
 
     def _show(self, order, raw, status):
         """Ends an order that was never sent."""
@@ -181,10 +185,14 @@ class Spy:
     def advance(self):
         """Sends what is due."""
         for order in list(self.orders.values()):
-            try:
-                self._send_if_due(order)
-            except kveik.Error as error:
-                self._show(order, kveik.client.completion(), error.status)
+            self._send_or_fail(order)
+
+    def _send_or_fail(self, order, now=False):
+        """For one that the connector believes sent."""
+        try:
+            self._send_if_due(order, now)
+        except kveik.Error as error:
+            self._show(order, kveik.client.completion(), error.status)
 
     def _gather(self):
         """Takes what the daemon answered."""
@@ -200,8 +208,8 @@ class Spy:
         done.user = order.user
         order.done, order.show_at = done, self._faults.clock + order.verdict.delay
         if done.lease:
-            self.given[done.lease, self.real.info().boot_id] += 1
-        order.stuck = done.status == kveik.Status.STUCK
+            self.given[done.lease, order.boot_id] += 1
+        order.stuck = order.kind == "pull" and done.status == kveik.Status.STUCK
         if order.kind == "pull" and done.ok and order.verdict.miss is not None and done.statuses:
             at = order.verdict.miss % len(done.statuses)
             done.statuses = done.statuses[:at] + bytes([int(kveik.Status.MISS) & 255]) + \
@@ -238,7 +246,7 @@ class Spy:
         """Waiting is time that passes: what is waited for is sent, and its answer seen."""
         for order in list(self.orders.values()):
             if op in (0, order.number):
-                self._send_if_due(order, now=True)
+                self._send_or_fail(order, now=True)
                 if order.done is not None and order.show_at is not None:
                     order.show_at = min(order.show_at, self._faults.clock)
                 order.verdict.delay = 0

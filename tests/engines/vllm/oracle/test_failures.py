@@ -1,8 +1,6 @@
 """Loads and saves that fail, a daemon that is gone, dead, stopped, and there again."""
 import pytest
 
-import kveik
-
 from spy import Faults, Scripted, Verdict
 from verify import Reader, all_good
 
@@ -52,8 +50,11 @@ def test_layerwise_load_fails(make, daemon, stored, prompt, how):
 def test_layerwise_load(make, daemon, stored, prompt):
     stored(prompt(1))
     engine = make(load="layerwise", engine="reader")
-    engine.add(prompt(1), 20)
+    asked = engine.add(prompt(1), 20)
     engine.run()
+    reader = Reader(engine, daemon.socket)
+    assert reader.held(asked.prompt + asked.tokens) == (150 + 20 - 1) // 16  # what it saved, too
+    reader.close()
     assert engine.faults.pulls == 2 and engine.faults.pulled_keys == 2 * (149 // 16)
     all_good(engine, daemon)
 
@@ -76,6 +77,7 @@ def test_saves_fail(make, daemon, prompt, asynchronous):
     all_good(engine, daemon)
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_dies_between_the_answer_and_the_load(make, daemon, stored, prompt, asynchronous):
     """The blocks are gone, the lease too: the load misses."""
@@ -90,6 +92,7 @@ def test_daemon_dies_between_the_answer_and_the_load(make, daemon, stored, promp
     all_good(engine, daemon)
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_dies_under_loads_and_saves(make, daemon, stored, prompt, asynchronous):
     stored(*(prompt(number) for number in range(4)))
@@ -109,6 +112,7 @@ def test_daemon_dies_under_loads_and_saves(make, daemon, stored, prompt, asynchr
     assert lookups.leases == 0
 
 
+@pytest.mark.own_daemon
 @BOTH
 def test_daemon_comes_later(make, daemon, prompt, asynchronous):
     daemon.kill()
@@ -143,14 +147,26 @@ class Stopping(Faults):
         return Verdict()
 
 
+def go_on(engine, daemon, prompt):
+    """The daemon is back; the engine serves until no job is left."""
+    daemon.go_on()
+    while engine.connector._scheduler._flights:
+        engine.add(prompt(9, 20), 1)
+        engine.run()
+    all_good(engine, daemon)
+
+
+SHORT = {"load_deadline_ms": 150, "save_deadline_ms": 150, "lookup_timeout_ms": 100}
+
+
+@pytest.mark.own_daemon
 @BOTH
-@pytest.mark.parametrize("kind", ["pull", "push"])
-def test_daemon_stops_and_goes_on(make, daemon, stored, prompt, asynchronous, kind):
-    """Quarantine: until the daemon says that a copy is over, its pages are nobody else's; the
+def test_daemon_stops_under_a_load(make, daemon, stored, prompt, asynchronous):
+    """Quarantine: until the daemon says that the copy is over, its pages are nobody else's; the
     engine goes on meanwhile, with those that are left."""
     stored(prompt(1))
-    engine = make(Stopping(daemon, kind), asynchronous=asynchronous, engine="reader", blocks=48,
-                  load_deadline_ms=150, save_deadline_ms=150, lookup_timeout_ms=100)
+    engine = make(Stopping(daemon, "pull"), asynchronous=asynchronous, engine="reader", blocks=48,
+                  **SHORT)
     asked = engine.add(prompt(1), 30)
     side = engine.connector._scheduler
     try:
@@ -163,13 +179,17 @@ def test_daemon_stops_and_goes_on(make, daemon, stored, prompt, asynchronous, ki
         assert asked.reason and pages <= {
             page for flight in side._flights.values() for page in flight.blocks}
     finally:
-        daemon.go_on()
-    while side._flights:
-        engine.add(prompt(9, 20), 1)
-        engine.run()
-    all_good(engine, daemon)
+        go_on(engine, daemon, prompt)
 
 
-def test_status_of_what_is_refused_is_known():
-    """The oracle's own faults look like the library's."""
-    assert issubclass(kveik.Busy, kveik.Error)
+@pytest.mark.own_daemon
+@BOTH
+def test_daemon_stops_under_a_save(make, daemon, prompt, asynchronous):
+    """The save is over at its deadline, its blocks are others' then; what the daemon reads when it
+    goes on, it does not keep."""
+    engine = make(Stopping(daemon, "push"), asynchronous=asynchronous, blocks=28, **SHORT)
+    for number in range(5):
+        engine.add(prompt(number), 20)
+    engine.run(lambda: not engine.scheduler.has_unfinished_requests())
+    assert engine.faults.done
+    go_on(engine, daemon, prompt)

@@ -1,13 +1,12 @@
 """Random walks over everything at once: arrivals that share beginnings, aborts, preemptions,
 resets, answers that are late or never come, loads and saves that fail, daemons that die. A walk
-prints its seed; --seed SEED walks that one again. Then all prompts once more, on an engine that has
-nothing: every byte that the walk left in the daemon is one that a right engine would have left.
-"""
+prints its seed; --seed SEED draws the same again (how fast the daemon is, no seed says). Then all
+prompts once more, on an engine that has nothing: every byte that the walk left in the daemon is one
+that a right engine would have left."""
 import os
 import random
 
 import pytest
-from vllm.v1.request import RequestStatus
 
 from engine import Engine
 from spy import Chance
@@ -67,12 +66,12 @@ class Walk:
             self.engine.preempt(self.draw.choice(running))
 
     def reset(self):
-        """vLLM itself has no way to preempt requests whose load is under way."""
+        """vLLM itself has no way to preempt requests that wait and hold blocks."""
         engine = self.engine
         while engine._queue:
             engine._take_output()
-        loading = any(request.status == RequestStatus.WAITING_FOR_REMOTE_KVS or
-                      request.is_finished() for request in engine.scheduler.requests.values())
+        loading = bool(engine.scheduler.kv_holding_waiting) or any(
+            request.is_finished() for request in engine.scheduler.requests.values())
         side = engine.connector._scheduler
         stuck = any(flight.stuck or flight.load for flight in side._flights.values())
         engine.reset(running=not (loading or stuck), connector=self.draw.random() < 0.3)
@@ -100,6 +99,7 @@ class Walk:
         self.engine.run()
 
 
+@pytest.mark.own_daemon
 def test_walk(folder, daemon, seed):
     walk = Walk(seed, folder, daemon)
     print(f"seed {seed}: {walk.options}, trouble {walk.faults.trouble}")

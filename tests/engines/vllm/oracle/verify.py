@@ -55,7 +55,7 @@ def leases_given_back(engine):
         engine.faults.tick()
         side._lookups.poll()
     side._lookups.poll()
-    if side._lookups.leases:
+    if side._lookups.leases or side._lookups.unsent:
         raise Broken(f"P0: the connector holds {side._lookups.leases} leases")
     boot_id = side._client.info().boot_id
     for lease in {lease for lease in side._client.given + side._client.released
@@ -77,9 +77,9 @@ class Reader:
     def __init__(self, engine, socket):
         self.engine = engine
         self.client = spy.Real(socket)
-        chosen = options.read({})
+        chosen = options.read(engine.config.kv_transfer_config.kv_connector_extra_config)
         shape = space.describe(_whole(engine.config), engine.kv_cache, chosen)
-        self.space = shape.register(self.client, b"")
+        self.space = shape.register(self.client)
         self.size = engine.block_size
         self.pages = 80
         row = ROW_WORDS * 8
