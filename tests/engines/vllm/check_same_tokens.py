@@ -1,5 +1,6 @@
 """The same greedy tokens with Kveik as without, and exactly the hits that the prompts allow."""
 import dataclasses
+import os
 import random
 
 from compare import EXACT, all_counted, compare, judge
@@ -7,7 +8,7 @@ from engine import Request
 from expect import Held
 from workload import make
 
-PROMPTS = 200
+PROMPTS = 200 * int(os.environ.get("KVEIK_TEST_SCALE", "100")) // 100
 SEED = 20
 SMALL_POOL = 200  # blocks: vLLM's own prefix cache has to evict
 PREFIX_CACHE = {"enable_prefix_caching": True}
