@@ -1,5 +1,5 @@
-"""The row of Hugging Face transformers: client/python/tests/test_transformers*.py, in the environment
-of vLLM, which has transformers and torch."""
+"""The row of Hugging Face transformers: client/python/tests/test_transformers*.py, in the
+environment of vLLM, which has transformers and torch."""
 import collections
 import os
 import pathlib
