@@ -9,7 +9,8 @@
 #include "engine.h"
 #include "share_state.h"
 
-// NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp): the linker's names
+// the linker's names
+// NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl*,readability-identifier-naming)
 void __real_share_fetch(struct share *share, const uint32_t *tokens, uint32_t count,
                         uint32_t *pages_out, struct share_found *found_out);
 void __wrap_share_fetch(struct share *share, const uint32_t *tokens, uint32_t count,
@@ -50,4 +51,4 @@ bool __wrap_engine_export(struct engine *engine, struct kv_blob *blob, uint8_t *
     }
     return good;
 }
-// NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
+// NOLINTEND(bugprone-reserved-identifier,cert-dcl*,readability-identifier-naming)
