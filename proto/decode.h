@@ -68,6 +68,8 @@ int decode_quiesce(struct decoder *decoder, const Kveik__Engine__V1__Quiesce *in
                    struct msg_quiesce *out);
 int decode_cancel(struct decoder *decoder, const Kveik__Engine__V1__Cancel *in,
                   struct msg_cancel *out);
+int decode_persist(struct decoder *decoder, const Kveik__Engine__V1__Persist *in,
+                   struct msg_persist *out);
 int decode_probe(struct decoder *decoder, const Kveik__Engine__V1__Probe *in,
                  struct msg_probe *out);
 int decode_completion(struct decoder *decoder, const Kveik__Engine__V1__Completion *in,

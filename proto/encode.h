@@ -76,6 +76,8 @@ void encode_quiesce(struct encoder *encoder, const struct msg_quiesce *in,
                     Kveik__Engine__V1__Quiesce *out);
 void encode_cancel(struct encoder *encoder, const struct msg_cancel *in,
                    Kveik__Engine__V1__Cancel *out);
+void encode_persist(struct encoder *encoder, const struct msg_persist *in,
+                    Kveik__Engine__V1__Persist *out);
 void encode_probe(struct encoder *encoder, const struct msg_probe *in,
                   Kveik__Engine__V1__Probe *out);
 void encode_completion(struct encoder *encoder, const struct msg_completion *in,

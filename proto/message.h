@@ -50,6 +50,7 @@ enum {
     X(CANCEL, cancel)                                                                              \
     X(STATUS_REQUEST, status_request)                                                              \
     X(PROBE, probe)                                                                                \
+    X(PERSIST, persist)                                                                            \
     X(HELLO_REPLY, hello_reply)                                                                    \
     X(SPACE_REPLY, space_reply)                                                                    \
     X(HANDLE_REPLY, handle_reply)                                                                  \
@@ -248,6 +249,15 @@ struct msg_probe {
     uint32_t bytes;
 };
 
+struct msg_persist {
+    uint32_t space;
+    const uint8_t *keys;
+    uint32_t key_count; /* >= 1 */
+    uint32_t key_grains;
+    uint32_t tail_tokens; /* valid tokens of the last grain, 1 .. GRAIN_TOKENS */
+    uint32_t deadline_ms;
+};
+
 struct msg_completion {
     int32_t status;
     const char *text;
@@ -288,6 +298,7 @@ struct msg {
         struct msg_cancel cancel;
         struct msg_status_request status_request;
         struct msg_probe probe;
+        struct msg_persist persist;
         struct msg_hello_reply hello_reply;
         struct msg_space_reply space_reply;
         struct msg_handle_reply handle_reply;

@@ -405,6 +405,13 @@ static int check_probe(const struct msg_probe *probe, struct error *error)
     return check_range("probe: bytes", probe->bytes, 1, MSG_PROBE_BYTES_MAX, error);
 }
 
+static int check_persist(const struct msg_persist *persist, struct error *error)
+{
+    int status =
+        check_keys("persist", persist->key_count, persist->key_grains, persist->tail_tokens, error);
+    return status != ST_OK ? status : check_deadline("persist", persist->deadline_ms, error);
+}
+
 static int check_completion(const struct msg_completion *completion, struct error *error)
 {
     int status = check_status("completion: status", completion->status, error);
@@ -456,6 +463,8 @@ int msg_check(const struct msg *msg, struct error *error)
         return check_quiesce(&msg->u.quiesce, error);
     case MSG_CANCEL:
         return check_cancel(&msg->u.cancel, error);
+    case MSG_PERSIST:
+        return check_persist(&msg->u.persist, error);
     case MSG_PROBE:
         return check_probe(&msg->u.probe, error);
     case MSG_HELLO_REPLY:

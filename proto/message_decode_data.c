@@ -201,6 +201,18 @@ int decode_probe(struct decoder *decoder, const Kveik__Engine__V1__Probe *in, st
     return ST_OK;
 }
 
+int decode_persist(struct decoder *decoder, const Kveik__Engine__V1__Persist *in,
+                   struct msg_persist *out)
+{
+    *out =
+        (struct msg_persist){.space = in->space,
+                             .keys = in->keys.data,
+                             .key_grains = in->key_grains == 0 ? 1 : in->key_grains,
+                             .tail_tokens = in->tail_tokens == 0 ? GRAIN_TOKENS : in->tail_tokens,
+                             .deadline_ms = in->deadline_ms};
+    return take_list(&in->keys, MSG_KEY_BYTES, "persist: keys", decoder, &out->key_count);
+}
+
 int decode_completion(struct decoder *decoder, const Kveik__Engine__V1__Completion *in,
                       struct msg_completion *out)
 {

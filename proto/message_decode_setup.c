@@ -95,7 +95,8 @@ static int decode_space_bytes(struct decoder *decoder, const Kveik__Engine__V1__
 int decode_register_space(struct decoder *decoder, const Kveik__Engine__V1__RegisterSpace *in,
                           struct space *out)
 {
-    *out = (struct space){.dtype = in->dtype, .quota_bytes = in->quota_bytes};
+    *out = (struct space){
+        .dtype = in->dtype, .quota_bytes = in->quota_bytes, .admission = in->admission};
     int status = take_name(in->model, "register_space: model", decoder, out->model);
     if (status != ST_OK) {
         return status;

@@ -137,6 +137,17 @@ void encode_probe(struct encoder *encoder, const struct msg_probe *in,
     out->bytes = in->bytes;
 }
 
+void encode_persist(struct encoder *encoder, const struct msg_persist *in,
+                    Kveik__Engine__V1__Persist *out)
+{
+    (void)encoder;
+    out->space = in->space;
+    out->keys = data_of(in->keys, (size_t)in->key_count * MSG_KEY_BYTES);
+    out->key_grains = in->key_grains;
+    out->tail_tokens = in->tail_tokens;
+    out->deadline_ms = in->deadline_ms;
+}
+
 void encode_completion(struct encoder *encoder, const struct msg_completion *in,
                        Kveik__Engine__V1__Completion *out)
 {

@@ -43,6 +43,7 @@ void encode_register_space(struct encoder *encoder, const struct space *in,
     out->rope_id = data_of(in->rope_id, in->has_rope ? sizeof in->rope_id : 0);
     out->fingerprint = data_of(in->fingerprint, in->fingerprint_bytes);
     out->quota_bytes = in->quota_bytes;
+    out->admission = in->admission;
     out->isolation = data_of(in->isolation, in->isolation_bytes);
     void **groups = take_array(encoder, in->group_count, sizeof **out->groups);
     if (groups == NULL) {

@@ -121,6 +121,9 @@ int space_check(const struct space *space, struct error *error)
         return error_set(error, ST_INVALID, "space: %u groups, must be 1 to %d", space->group_count,
                          SPACE_GROUPS_MAX);
     }
+    if (space->admission > SPACE_ADMIT_NEVER) {
+        return error_set(error, ST_INVALID, "space: admission %u is unknown", space->admission);
+    }
     bool opaque = false;
     for (uint32_t i = 0; i < space->group_count; i++) {
         status = check_group(&space->groups[i], i, error);

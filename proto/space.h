@@ -38,6 +38,15 @@ enum group_rule {
     GROUP_STATE = 3,  /* recurrent: the state at n */
 };
 
+/* When blocks of a space go to disk. */
+enum space_admission {
+    SPACE_ADMIT_DEFAULT = 0,    /* as the daemon is set */
+    SPACE_ADMIT_AT_ONCE = 1,    /* as soon as they were pushed */
+    SPACE_ADMIT_SECOND_USE = 2, /* when they are used again */
+    SPACE_ADMIT_EVICTION = 3,   /* before they leave memory */
+    SPACE_ADMIT_NEVER = 4,
+};
+
 struct space_group {
     uint32_t rule; /* enum group_rule */
     uint32_t window_tokens;
@@ -61,6 +70,7 @@ struct space {
     uint32_t isolation_bytes;
     uint8_t isolation[SPACE_FINGERPRINT_MAX];
     uint64_t quota_bytes; /* not part of the id */
+    uint32_t admission;   /* not part of the id: enum space_admission */
 };
 
 /* 0 for a number that is no dtype. */

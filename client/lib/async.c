@@ -53,6 +53,19 @@ int kveik_submit_pull(kveik_client *client, const struct kveik_pull *pull, void 
     return submitted(client, op, op_out, &error, error_out);
 }
 
+int kveik_submit_persist(kveik_client *client, const struct kveik_persist *persist, void *user,
+                         uint64_t *op_out, struct kveik_error *error_out)
+{
+    int status = client_enter(client);
+    if (status != ST_OK) {
+        return report(status, NULL, error_out);
+    }
+    struct error error = {0};
+    struct submit submit = {.user = user};
+    struct op *op = submit_persist(client, persist, &submit, &error);
+    return submitted(client, op, op_out, &error, error_out);
+}
+
 int kveik_submit_release(kveik_client *client, uint64_t lease, void *user, uint64_t *op_out,
                          struct kveik_error *error_out)
 {

@@ -93,6 +93,19 @@ int kveik_pull(kveik_client *client, const struct kveik_pull *pull,
     return finish(client, op, &error, completion_out);
 }
 
+int kveik_persist(kveik_client *client, const struct kveik_persist *persist,
+                  struct kveik_completion *completion_out)
+{
+    int status = begin(client, completion_out);
+    if (status != ST_OK) {
+        return status;
+    }
+    struct error error = {0};
+    struct submit submit = {0};
+    struct op *op = submit_persist(client, persist, &submit, &error);
+    return finish(client, op, &error, completion_out);
+}
+
 int kveik_release(kveik_client *client, uint64_t lease)
 {
     int status = client_enter(client);

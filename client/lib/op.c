@@ -21,6 +21,8 @@ static uint32_t public_kind(enum msg_kind request)
         return KVEIK_OP_RELEASE;
     case MSG_QUIESCE:
         return KVEIK_OP_QUIESCE;
+    case MSG_PERSIST:
+        return KVEIK_OP_PERSIST;
     default:
         return 0;
     }

@@ -56,7 +56,8 @@ static int take_groups(const struct kveik_space *in, struct space *out, struct e
 
 static int space_of(const struct kveik_space *in, struct space *out, struct error *error)
 {
-    *out = (struct space){.dtype = in->dtype, .quota_bytes = in->quota_bytes};
+    *out = (struct space){
+        .dtype = in->dtype, .quota_bytes = in->quota_bytes, .admission = in->admission};
     int status = take_name("model", in->model, out->model, error);
     if (status == ST_OK) {
         status = take_name("revision", in->revision, out->revision, error);
@@ -109,7 +110,8 @@ static const struct client_space *find_same(const struct kveik_client *client,
     for (uint32_t slot = 0; slot < client->spaces.capacity; slot++) {
         const struct client_space *held = handles_at(&client->spaces, slot);
         if (held != NULL && memcmp(held->id, space->id, sizeof space->id) == 0 &&
-            held->space.quota_bytes == space->space.quota_bytes) {
+            held->space.quota_bytes == space->space.quota_bytes &&
+            held->space.admission == space->space.admission) {
             return held;
         }
     }

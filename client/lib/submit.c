@@ -309,10 +309,8 @@ static int build_lookup(struct kveik_client *client, const struct kveik_lookup *
 
 /* ---- submit ---------------------------------------------------------------------------------- */
 
-/* Sends what was built; the arena holds what the message points to until then. */
-static struct op *send_built(struct kveik_client *client, struct msg *msg,
-                             const struct submit *submit, uint32_t status_count,
-                             struct error *error)
+struct op *submit_send(struct kveik_client *client, struct msg *msg, const struct submit *submit,
+                       uint32_t status_count, struct error *error)
 {
     struct op *op = op_create(client, msg->kind, submit->internal, status_count, error);
     if (op == NULL) {
@@ -343,7 +341,7 @@ struct op *submit_push(struct kveik_client *client, const struct kveik_push *pus
     }
     msg.u.push.sent_ns = clock_ns();
     submit->timeout_ms = msg.u.push.deadline_ms;
-    return send_built(client, &msg, submit, blocks, error);
+    return submit_send(client, &msg, submit, blocks, error);
 }
 
 struct op *submit_pull(struct kveik_client *client, const struct kveik_pull *pull,
@@ -359,7 +357,7 @@ struct op *submit_pull(struct kveik_client *client, const struct kveik_pull *pul
         return refuse(client);
     }
     submit->timeout_ms = msg.u.pull.deadline_ms;
-    return send_built(client, &msg, submit, keys, error);
+    return submit_send(client, &msg, submit, keys, error);
 }
 
 struct op *submit_lookup(struct kveik_client *client, const struct kveik_lookup *lookup,
@@ -374,7 +372,7 @@ struct op *submit_lookup(struct kveik_client *client, const struct kveik_lookup 
         return refuse(client);
     }
     submit->timeout_ms = msg.u.lookup.deadline_ms;
-    return send_built(client, &msg, submit, 0, error);
+    return submit_send(client, &msg, submit, 0, error);
 }
 
 struct op *submit_release(struct kveik_client *client, uint64_t lease, struct submit *submit,
@@ -389,7 +387,7 @@ struct op *submit_release(struct kveik_client *client, uint64_t lease, struct su
     }
     struct msg msg = {.kind = MSG_RELEASE, .u.release.lease = lease};
     submit->timeout_ms = RELEASE_TIMEOUT_MS;
-    return send_built(client, &msg, submit, 0, error);
+    return submit_send(client, &msg, submit, 0, error);
 }
 
 static int check_quiesce(const struct layout *layout, const uint32_t *pages, uint32_t page_count,
@@ -428,7 +426,7 @@ struct op *submit_quiesce(struct kveik_client *client, const struct submit_quies
             .u.quiesce = {.layout = layout->object.number,
                           .pages = quiesce->pages,
                           .page_count = quiesce->pages == NULL ? 0 : quiesce->page_count}};
-        return send_built(client, &msg, submit, 0, error);
+        return submit_send(client, &msg, submit, 0, error);
     }
     if (state == STATE_DRAINING) {
         (void)error_set(error, ST_UNAVAILABLE, "the daemon still has to end the session");

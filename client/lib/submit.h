@@ -31,9 +31,15 @@ struct op *submit_pull(struct kveik_client *client, const struct kveik_pull *pul
                        struct submit *submit, struct error *error);
 struct op *submit_lookup(struct kveik_client *client, const struct kveik_lookup *lookup,
                          struct submit *submit, struct error *error);
+struct op *submit_persist(struct kveik_client *client, const struct kveik_persist *persist,
+                          struct submit *submit, struct error *error);
 struct op *submit_release(struct kveik_client *client, uint64_t lease, struct submit *submit,
                           struct error *error);
 struct op *submit_quiesce(struct kveik_client *client, const struct submit_quiesce *quiesce,
                           struct submit *submit, struct error *error);
+
+/* Sends what was built; client->out holds what the message points to until then. NULL: not sent. */
+struct op *submit_send(struct kveik_client *client, struct msg *msg, const struct submit *submit,
+                       uint32_t status_count, struct error *error);
 
 #endif

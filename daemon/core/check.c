@@ -83,7 +83,7 @@ static void check_lease(struct check *check, uint32_t number)
     KVEIK_ASSERT(walk.count > 0);
     while (walk_next(core, &walk, &part)) {
         KVEIK_ASSERT(part < core->parts.high && check->parts[part]);
-        KVEIK_ASSERT(part_at(core, part)->state == PART_READY);
+        KVEIK_ASSERT(part_at(core, part)->state > PART_FILLING);
         bytes += part_slot_bytes(core, part_at(core, part));
         check->part_refs[part]++;
     }
@@ -132,8 +132,10 @@ static void check_request(struct check *check, const struct request *request)
     KVEIK_ASSERT(walk.count > 0); /* requests without copies are answered in their step */
     while (walk_next(core, &walk, &part)) {
         KVEIK_ASSERT(part < core->parts.high && check->parts[part]);
-        enum part_state expected = request->push ? PART_FILLING : PART_READY;
-        KVEIK_ASSERT(part_at(core, part)->state == expected);
+        KVEIK_ASSERT(request->push == (part_at(core, part)->state == PART_FILLING));
+        KVEIK_ASSERT(request->state == REQUEST_PERSISTING ||
+                     part_at(core, part)->state != PART_STORED ||
+                     part_on_disk(part_at(core, part)));
         check->part_refs[part]++;
         check->part_pushes[part] = (uint8_t)(check->part_pushes[part] + (request->push ? 1 : 0));
     }
@@ -253,6 +255,7 @@ void core_check(const struct core *core)
     };
     check_leases(&check);
     check_sessions(&check);
+    check_disk(&check);
     check_counts(&check);
     check_blocks(&check);
     check_table(&check);

@@ -30,6 +30,9 @@ void *check_alloc(uint64_t count, size_t item_bytes);
 /* Which numbers of a pool are in use, from its free list; to be freed. */
 uint8_t *check_live(const struct slots *slots);
 
+/* check_disk.c: stores, loads, segments, what is on disk; adds to part_refs */
+void check_disk(const struct check *check);
+
 /* check_index.c: keys, table, blocks */
 void check_blocks(const struct check *check);
 void check_table(const struct check *check);

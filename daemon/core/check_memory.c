@@ -104,7 +104,10 @@ void check_slabs(const struct check *check)
         }
     }
     KVEIK_ASSERT(committed == slabs->committed_bytes && committed <= slabs->budget_bytes);
-    KVEIK_ASSERT(slots == check->core->parts.used && empty == slabs->empty_slabs);
+    for (uint32_t n = 0; n < check->core->parts.high; n++) {
+        slots -= check->parts[n] && part_has_slot(part_at(check->core, n)) ? 1 : 0;
+    }
+    KVEIK_ASSERT(slots == 0 && empty == slabs->empty_slabs);
 }
 
 static void check_ages(const struct core *core)
@@ -115,6 +118,24 @@ static void check_ages(const struct core *core)
         uint64_t right = ages[(size_t)2 * node + 1];
         KVEIK_ASSERT(ages[node] == (left > right ? left : right));
     }
+}
+
+/* How many parts are in the list of those on disk only. */
+static uint32_t check_stored_list(const struct check *check)
+{
+    const struct core *core = check->core;
+    uint32_t count = 0;
+    uint32_t before = NONE;
+    for (uint32_t n = core->disk.stored_old; n != NONE; n = part_at(core, n)->lru_next) {
+        const struct part *part = part_at(core, n);
+        KVEIK_ASSERT(n < core->parts.high && check->parts[n] && part->state == PART_STORED);
+        KVEIK_ASSERT((part->flags & PART_IN_LRU) != 0 && part->lru_prev == before);
+        count++;
+        KVEIK_ASSERT(count <= core->disk.stored);
+        before = n;
+    }
+    KVEIK_ASSERT(before == core->disk.stored_new || core->disk.stored_old == NONE);
+    return count;
 }
 
 void check_lru(const struct check *check)
@@ -134,6 +155,7 @@ void check_lru(const struct check *check)
             const struct part *part = part_at(core, n);
             KVEIK_ASSERT(n < core->parts.high && check->parts[n] && part->shape == s);
             KVEIK_ASSERT((part->flags & PART_IN_LRU) != 0 && part->lru_prev == before);
+            KVEIK_ASSERT(part->state == PART_READY);
             KVEIK_ASSERT(part->tick > tick && part->tick <= core->tick);
             count++;
             KVEIK_ASSERT(count <= shape->idle_parts);
@@ -147,13 +169,14 @@ void check_lru(const struct check *check)
             KVEIK_ASSERT(leaf >= UINT64_MAX - part_at(core, shape->lru_old)->tick);
         }
     }
+    idle += check_stored_list(check);
     for (uint32_t n = 0; n < core->parts.high; n++) {
         const struct part *part = part_at(core, n);
         if (!check->parts[n]) {
             continue;
         }
-        bool can_go =
-            part->state == PART_READY && part->refs == 0 && (part->flags & PART_PINNED) == 0;
+        bool can_go = (part->state == PART_READY || part->state == PART_STORED) &&
+                      part->refs == 0 && (part->flags & PART_PINNED) == 0;
         KVEIK_ASSERT(((part->flags & PART_IN_LRU) != 0) == can_go);
         idle -= can_go ? 1 : 0;
     }
@@ -214,9 +237,11 @@ void check_bytes(const struct check *check)
         KVEIK_ASSERT(bytes >= shape->bytes);
         shape_parts[part->shape]++;
         space_parts[shape->space]++;
-        space_bytes[shape->space] += bytes;
-        slot_bytes += bytes;
-        part_bytes += shape->bytes;
+        if (part_has_slot(part)) {
+            space_bytes[shape->space] += bytes;
+            slot_bytes += bytes;
+            part_bytes += shape->bytes;
+        }
         pinned_bytes += (part->flags & PART_PINNED) != 0 ? bytes : 0;
     }
     for (uint32_t s = 0; s < core->shapes.high; s++) {

@@ -36,7 +36,9 @@ static int limits_check(const struct core_limits *limits, struct error *error)
 static int actions_init(struct core *core)
 {
     uint64_t most = ACTIONS_MAX + (uint64_t)core->limits.requests_max + core->limits.shapes_max +
-                    2 * (core->limits.pool_bytes / core->limits.granule_bytes);
+                    2 * (core->limits.pool_bytes / core->limits.granule_bytes) +
+                    2 * (uint64_t)core->limits.disk.stores_max + core->limits.disk.loads_max +
+                    core->limits.disk.segments_max;
     struct vm_array *actions = &core->scratch.actions;
     int status = vm_array_init(actions, sizeof(struct core_action), most);
     return status != ST_OK ? status : vm_array_commit(actions, most);
@@ -95,6 +97,7 @@ static int core_init(struct core *core, const struct core_limits *limits)
                  : numbered_init(&core->tenants, sizeof(struct tenant), limits->tenants_max);
     status = status != ST_OK ? status : lru_init(core);
     status = status != ST_OK ? status : actions_init(core);
+    status = status != ST_OK ? status : disk_init(core);
     return status != ST_OK ? status : scratch_init(&core->scratch);
 }
 
@@ -138,6 +141,7 @@ void core_destroy(struct core *core)
     for (size_t i = 0; i < ARRAY_COUNT(arrays); i++) {
         vm_array_finish(arrays[i]);
     }
+    disk_finish(core);
     keys_finish(&core->keys);
     table_finish(&core->table);
     slabs_finish(&core->slabs);
@@ -213,6 +217,13 @@ void core_step(struct core *core, const struct core_event *event, struct core_ac
         [EVENT_SHAPE_USE] = step_shape_use,
         [EVENT_SHAPE_DROP] = step_shape_drop,
         [EVENT_SPACE_DROP] = step_space_drop,
+        [EVENT_PERSIST] = step_persist,
+        [EVENT_RESTORE] = step_restore,
+        [EVENT_STORE_DONE] = step_store_done,
+        [EVENT_LOAD_DONE] = step_load_done,
+        [EVENT_COMMITTED] = step_committed,
+        [EVENT_SEGMENT_LOST] = step_segment_lost,
+        [EVENT_DISK_STATE] = step_disk_state,
     };
     KVEIK_CHECK_OBJ(core, CORE_MAGIC);
     KVEIK_ASSERT((size_t)event->kind < ARRAY_COUNT(steps));
@@ -223,7 +234,9 @@ void core_step(struct core *core, const struct core_event *event, struct core_ac
     scratch->status_count = 0;
     scratch->action_count = 0;
     scratch->hit_count = 0;
+    core->disk.described_count = 0;
     steps[event->kind](core, event);
+    store_pump(core);
     *actions_out =
         (struct core_actions){.items = scratch->actions.base, .count = scratch->action_count};
 }
@@ -241,7 +254,8 @@ static uint64_t index_committed(const struct core *core)
     }
     return slots + core->keys.bytes.committed_bytes + core->keys.owners.committed_bytes +
            core->table.buckets.committed_bytes + core->table.overflow.array.committed_bytes +
-           core->blocks.array.committed_bytes + core->parts.array.committed_bytes;
+           core->blocks.array.committed_bytes + core->parts.array.committed_bytes +
+           core->disk.disk_parts.committed_bytes;
 }
 
 void core_gauges(const struct core *core, struct core_gauges *gauges_out)
@@ -267,11 +281,18 @@ void core_gauges(const struct core *core, struct core_gauges *gauges_out)
         .slab_bytes = core->slabs.committed_bytes,
         .leased_bytes = core->leased_bytes,
         .pinned_bytes = core->pinned_bytes,
+        .disk_parts = core->disk.parts,
+        .stored_parts = core->disk.stored,
+        .disk_bytes = core->disk.bytes,
+        .segments = core->disk.segments_used,
+        .stores = core->disk.stores.used,
+        .loads = core->disk.loads.used,
+        .queued = core->disk.queue_count,
         .index_bytes = index_committed(core),
-        .index_live_bytes = core->keys.taken * (KEY_BYTES + sizeof(uint32_t)) +
-                            buckets * sizeof(struct bucket) +
-                            core->blocks.used * sizeof(struct block) +
-                            core->parts.used * sizeof(struct part) + slots * sizeof(uint32_t),
+        .index_live_bytes =
+            core->keys.taken * (KEY_BYTES + sizeof(uint32_t)) + buckets * sizeof(struct bucket) +
+            core->blocks.used * sizeof(struct block) + core->parts.used * sizeof(struct part) +
+            slots * sizeof(uint32_t) + core->disk.parts * sizeof(struct disk_part),
     };
 }
 
@@ -280,9 +301,17 @@ bool core_tenant(const struct core *core, uint32_t tenant, struct core_tenant *t
     if (tenant >= core->limits.tenants_max || !tenant_at(core, tenant)->used) {
         return false;
     }
-    *tenant_out = (struct core_tenant){.used_bytes = tenant_at(core, tenant)->used_bytes,
-                                       .quota_bytes = tenant_at(core, tenant)->quota_bytes};
+    *tenant_out =
+        (struct core_tenant){.used_bytes = tenant_at(core, tenant)->used_bytes,
+                             .quota_bytes = tenant_at(core, tenant)->quota_bytes,
+                             .disk_bytes = tenant_at(core, tenant)->disk_bytes,
+                             .disk_quota_bytes = tenant_at(core, tenant)->disk_quota_bytes};
     return true;
+}
+
+uint64_t core_room_bytes(uint64_t part_bytes)
+{
+    return slab_slot_bytes(part_bytes);
 }
 
 uint64_t core_reserve_bytes(const struct core_limits *limits)

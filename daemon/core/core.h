@@ -33,6 +33,26 @@ enum {
 
 enum core_rule { CORE_EVERY = 1, CORE_WINDOW = 2, CORE_STATE = 3 };
 
+/* When parts of a space go to disk. */
+enum core_admission {
+    CORE_ADMIT_DEFAULT = 0,    /* as the limits say */
+    CORE_ADMIT_AT_ONCE = 1,    /* as soon as they were pushed */
+    CORE_ADMIT_SECOND_USE = 2, /* when they are used again */
+    CORE_ADMIT_EVICTION = 3,   /* before they leave the CPU tier */
+    CORE_ADMIT_NEVER = 4,
+};
+
+/* The disk tier; all zero: there is none. */
+struct core_disk_limits {
+    uint32_t segments_max;    /* numbers that segments may have: 0 .. segments_max - 1, <= 65535 */
+    uint32_t stores_max;      /* writes in flight, moves between segments too */
+    uint32_t loads_max;       /* reads in flight */
+    uint32_t queue_max;       /* parts waiting to be written; more are not, and counted */
+    uint64_t store_bytes_max; /* payload of writes in flight */
+    uint64_t load_bytes_max;  /* payload of reads that lookups begin ahead of pulls */
+    uint32_t admission;       /* enum core_admission, of spaces that do not say */
+};
+
 struct core_limits {
     uint64_t pool_bytes;    /* multiple of granule_bytes: most memory in slabs at once */
     uint64_t granule_bytes; /* slabs are multiples of this */
@@ -50,6 +70,7 @@ struct core_limits {
     uint32_t high_percent; /* eviction begins above this share of pool_bytes in parts … */
     uint32_t low_percent;  /* … and goes down to this; 100, 100: only when space is asked for */
     uint64_t hash_seed;    /* random: keys come from clients */
+    struct core_disk_limits disk;
 };
 
 struct core_ranges {
@@ -85,6 +106,13 @@ enum core_event_kind {
     EVENT_SHAPE_USE,  /* u.handle: the session uses a shape that exists; answered ACTION_SHAPE */
     EVENT_SHAPE_DROP, /* u.handle: … and no longer; answered ACTION_SHAPE */
     EVENT_SPACE_DROP, /* u.handle: … a space no longer; answered ACTION_SPACE */
+    EVENT_PERSIST,    /* answered when the named blocks are durable; ACTION_WAIT until then */
+    EVENT_RESTORE,    /* a part found on disk at start; answered ACTION_RESTORED */
+    EVENT_STORE_DONE,
+    EVENT_LOAD_DONE,
+    EVENT_COMMITTED,
+    EVENT_SEGMENT_LOST,
+    EVENT_DISK_STATE,
 };
 
 struct core_push_run {
@@ -92,7 +120,14 @@ struct core_push_run {
     const uint8_t *keys; /* of every grain, or of every block's last */
     uint32_t key_count;
     uint32_t block_count;
-    uint32_t tail_tokens; /* valid tokens of the last block, >= 1 */
+    uint32_t tail_tokens;  /* valid tokens of the last block, >= 1 */
+    const uint8_t *parent; /* key of the grain before the run; NULL: not known, or the root */
+};
+
+/* Where a part lies on disk. */
+struct core_place {
+    uint32_t segment;
+    uint32_t offset; /* in units of the owner's */
 };
 
 struct core_want {
@@ -124,6 +159,7 @@ struct core_event {
             uint32_t group_count;
             const struct core_group *groups;
             uint64_t quota_bytes;
+            uint32_t admission; /* enum core_admission */
         } space;
         struct {
             uint32_t space;
@@ -175,8 +211,53 @@ struct core_event {
         } slab_failed;
         struct {
             uint32_t tenant;
-            uint64_t bytes; /* 0: none */
+            uint64_t bytes;      /* in the CPU tier; 0: none */
+            uint64_t disk_bytes; /* on disk; 0: none */
         } tenant_quota;
+        struct {
+            int status; /* a persist ends with it; copies end as they end */
+        } cancel;
+        struct {
+            uint32_t space;
+            const uint8_t *keys;
+            uint32_t key_count;
+            uint32_t key_grains;
+            uint32_t tail_tokens;
+        } persist;
+        struct {
+            uint32_t shape;
+            const uint8_t *keys; /* of every grain, or of the last */
+            uint32_t key_count;
+            uint32_t grains;
+            uint32_t tail_tokens;  /* valid tokens of the last grain */
+            const uint8_t *parent; /* may be NULL */
+            const uint8_t *origin;
+            uint32_t origin_bytes;
+            struct core_place place;
+            uint64_t seal;
+        } restore;
+        struct {
+            uint32_t store;
+            int status; /* OK: it can be read from `place` */
+            struct core_place place;
+            uint64_t seal;
+            uint32_t epoch; /* durable once this is committed */
+        } store_done;
+        struct {
+            uint32_t load;
+            int status; /* OK; CORRUPT, IO: the part is given up; else it stays on disk */
+        } load_done;
+        struct {
+            uint32_t epoch;
+        } committed;
+        struct {
+            uint32_t segment; /* nothing in it counts any more; answered ACTION_SEGMENT_FREE */
+        } segment_lost;
+        struct {
+            uint32_t segments_max; /* segments that there is room for */
+            bool readable;         /* false: what is on disk only is not found */
+            bool writable;         /* false: nothing is written; what waits, waits */
+        } disk_state;
         struct {
             uint32_t handle;
         } handle;
@@ -196,6 +277,13 @@ enum core_action_kind {
     ACTION_COPY,           /* carry out copies, then send EVENT_COPY_DONE */
     ACTION_CANCEL_COPY,    /* hurry: the request's copies are not wanted any more */
     ACTION_REPLY,          /* the request is answered and its number is free */
+    ACTION_WAIT,           /* the request (persist) waits; statuses are its keys' so far */
+    ACTION_RESTORED,       /* status: OK, or why the entry is not wanted */
+    ACTION_STORE,          /* write or move a part, then send EVENT_STORE_DONE */
+    ACTION_LOAD,           /* read a part, then send EVENT_LOAD_DONE */
+    ACTION_FORGET,         /* the part at `place` is not wanted any more */
+    ACTION_SEGMENT_FREE,   /* handle: the segment; nothing in it is wanted or in use */
+    ACTION_SYNC,           /* someone waits for what was written: commit soon */
 };
 
 /* One part to fill or to read. */
@@ -207,6 +295,22 @@ struct core_copy {
     uint32_t part_token; /* first token, counted in the part */
     uint32_t tokens;
     struct core_ranges ranges; /* layers and heads to copy */
+    uint32_t load;             /* not before this load has ended well; CORE_NO_LOAD: at once */
+};
+
+#define CORE_NO_LOAD UINT32_MAX
+
+/* What goes to disk with a part. Pointers are the core's, valid until the next step. */
+struct core_stored {
+    const uint8_t *keys;
+    uint32_t key_count;
+    uint32_t grains;
+    uint32_t tail_tokens;
+    const uint8_t *parent;
+    const uint8_t *origin;
+    uint32_t origin_bytes;
+    bool move;     /* from `place`, not from memory */
+    bool survivor; /* it was on disk already */
 };
 
 struct core_origin {
@@ -221,8 +325,13 @@ struct core_action {
     uint32_t request;
     int status;
     uint32_t handle;
-    uint64_t offset; /* commit, decommit */
+    uint64_t offset; /* commit, decommit; store, load: of the part in the pool */
     uint64_t bytes;
+    uint32_t job;                     /* store, load: its number */
+    struct core_place place;          /* load, forget; store: when it is moved */
+    uint64_t seal;                    /* load; store: when it is moved */
+    const struct core_stored *stored; /* store; handle is the shape */
+    const uint8_t *key;               /* load: the last of the part's block, for logs */
     /* copy (push: a status a block, pull: a status a key), reply without copies likewise */
     const struct core_copy *copies;
     uint32_t copy_count;
@@ -232,6 +341,7 @@ struct core_action {
     uint32_t hit_keys;
     uint32_t hit_tokens;
     uint64_t hit_bytes;
+    uint64_t hit_disk_bytes; /* of these, on disk only so far */
     uint64_t lease;
     const struct core_origin *origins;
     uint32_t origin_count;
@@ -263,7 +373,22 @@ struct core_actions {
     X(evicted_watermark, "parts evicted to get below the watermark")                               \
     X(evicted_slab, "parts evicted to hand a slab to another size")                                \
     X(slabs_committed, "slabs taken from the system")                                              \
-    X(slabs_decommitted, "slabs given back to the system")
+    X(slabs_decommitted, "slabs given back to the system")                                         \
+    X(demoted, "parts that left the CPU tier and stay on disk")                                    \
+    X(stored, "parts written to disk")                                                             \
+    X(store_dropped, "parts not written: too many were waiting, or they left before their turn")   \
+    X(store_quota, "parts not written: the tenant's disk quota is used up")                        \
+    X(store_failed, "parts whose write failed")                                                    \
+    X(moved, "parts moved out of a segment before it was freed")                                   \
+    X(reclaimed_segments, "segments freed to make room")                                           \
+    X(reclaimed_parts, "parts that went with their segment")                                       \
+    X(lost_parts, "parts that went with a segment that was lost")                                  \
+    X(loads, "parts read from disk")                                                               \
+    X(load_ahead, "of these, begun by a lookup")                                                   \
+    X(load_corrupt, "parts given up: their bytes did not fit their checksum")                      \
+    X(load_failed, "parts given up or not read: the disk failed")                                  \
+    X(load_refused, "keys missed: no space or no place to read them to")                           \
+    X(restored, "parts found on disk at start")
 
 struct core_counters {
 #define X(name, help) uint64_t name;
@@ -286,6 +411,13 @@ struct core_gauges {
     uint64_t slab_bytes;   /* committed */
     uint64_t leased_bytes; /* a part leased twice counts twice */
     uint64_t pinned_bytes;
+    uint32_t disk_parts;       /* parts on disk, whether in memory too or not */
+    uint32_t stored_parts;     /* of these, on disk only */
+    uint64_t disk_bytes;       /* payload of parts on disk */
+    uint32_t segments;         /* in use */
+    uint32_t stores;           /* in flight */
+    uint32_t loads;            /* in flight */
+    uint32_t queued;           /* waiting to be written */
     uint64_t index_bytes;      /* memory committed for the index */
     uint64_t index_live_bytes; /* of it in use: keys, blocks, parts, table, slots */
 };
@@ -293,6 +425,8 @@ struct core_gauges {
 struct core_tenant {
     uint64_t used_bytes;
     uint64_t quota_bytes;
+    uint64_t disk_bytes;
+    uint64_t disk_quota_bytes;
 };
 
 /* ---- the interface --------------------------------------------------------------------------- */
@@ -312,6 +446,9 @@ void core_gauges(const struct core *core, struct core_gauges *gauges_out);
 
 /* false: no such tenant yet. */
 bool core_tenant(const struct core *core, uint32_t tenant, struct core_tenant *tenant_out);
+
+/* What a part of so many bytes takes in the pool: no other part lies in these. */
+uint64_t core_room_bytes(uint64_t part_bytes);
 
 /* Address space that slab offsets may reach: reserve this much. */
 uint64_t core_reserve_bytes(const struct core_limits *limits);

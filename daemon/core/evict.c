@@ -10,10 +10,23 @@ enum {
     WATERMARK_STEP_MAX = 256, /* evictions of one step, beside those that the push itself needs */
 };
 
-static void evict(struct core *core, uint32_t victim, uint64_t *counter)
+void evict(struct core *core, uint32_t victim, uint64_t *counter)
 {
-    part_drop(core, victim);
-    (*counter)++;
+    struct part *part = part_at(core, victim);
+    KVEIK_ASSERT(part->state == PART_READY && part->refs == 0);
+    if (!part_on_disk(part)) {
+        part_drop(core, victim);
+        (*counter)++;
+        return;
+    }
+    bool pinned = (part->flags & PART_PINNED) != 0;
+    KVEIK_ASSERT(!pinned);
+    lru_leave(core, victim);
+    part_slot_give(core, victim);
+    part->state = PART_STORED;
+    core->disk.stored++;
+    core->counters.demoted++;
+    stored_enter(core, victim); /* its tick stays: demoted is not used */
 }
 
 /* Down to `quota`, as far as this step may go: a quota that was lowered is reached over several. */
@@ -77,6 +90,15 @@ static bool grow_class(struct core *core, uint32_t class)
     return true;
 }
 
+/* Whether the number noted at a slot is a part's that lies there: a free slot notes the next one.
+ */
+static bool in_slot(const struct core *core, uint32_t number, uint32_t class, uint32_t slot)
+{
+    return number < core->parts.high && part_has_slot(part_at(core, number)) &&
+           part_at(core, number)->slot == slot &&
+           shape_at(core, part_at(core, number)->shape)->class == class;
+}
+
 /* Evicts every part of the slab that holds `victim`; false when one of them is in use. */
 static bool empty_slab(struct core *core, uint32_t victim)
 {
@@ -87,9 +109,7 @@ static bool empty_slab(struct core *core, uint32_t victim)
     uint32_t in_use = 0;
     for (uint32_t i = 0; i < class->slab_slots; i++) {
         uint32_t number = slab_part(class, first + i);
-        if (number < core->parts.high && part_at(core, number)->state != PART_ABSENT &&
-            part_at(core, number)->slot == first + i &&
-            shape_at(core, part_at(core, number)->shape)->class == class_number) {
+        if (in_slot(core, number, class_number, first + i)) {
             const struct part *part = part_at(core, number);
             if (part->refs > 0 || (part->flags & PART_PINNED) != 0) {
                 return false;
@@ -100,9 +120,7 @@ static bool empty_slab(struct core *core, uint32_t victim)
     KVEIK_ASSERT(in_use == slab_at(class, where)->used);
     for (uint32_t i = 0; in_use > 0 && i < class->slab_slots; i++) {
         uint32_t number = slab_part(class, first + i);
-        if (number < core->parts.high && part_at(core, number)->state != PART_ABSENT &&
-            part_at(core, number)->slot == first + i &&
-            shape_at(core, part_at(core, number)->shape)->class == class_number) {
+        if (in_slot(core, number, class_number, first + i)) {
             evict(core, number, &core->counters.evicted_slab);
             in_use--;
         }
@@ -142,11 +160,13 @@ bool records_make(struct core *core, uint32_t key_count)
 {
     while (core->parts.used >= core->limits.parts_max ||
            core->blocks.used >= core->limits.blocks_max || !keys_room(&core->keys, key_count)) {
-        uint32_t victim = lru_oldest(core);
+        /* what is on disk only is older than what is in memory, or nearly */
+        uint32_t victim = core->disk.stored_old != NONE ? core->disk.stored_old : lru_oldest(core);
         if (victim == NONE) {
             return false;
         }
-        evict(core, victim, &core->counters.evicted_space);
+        part_drop(core, victim);
+        core->counters.evicted_space++;
     }
     return true;
 }

@@ -238,6 +238,12 @@ static bool cover_fill(const struct core_ranges *wanted, const struct candidates
     return true;
 }
 
+/* Whether the part counts for who asks; `filling`: also what will be readable soon. */
+static inline bool counts(const struct core *core, const struct part *part, bool filling)
+{
+    return part_readable(core, part) || (filling && part->state == PART_FILLING);
+}
+
 /* Adds the parts of one block that could help: those that meet what is wanted and give more of it
  * than a candidate before. NONE, or the part that does it alone. */
 static uint32_t collect(const struct core *core, const struct block *block, uint32_t grain,
@@ -246,7 +252,7 @@ static uint32_t collect(const struct core *core, const struct block *block, uint
     for (uint32_t n = block->parts; n != NONE; n = part_at(core, n)->next) {
         const struct part *part = part_at(core, n);
         const struct shape *shape = shape_at(core, part->shape);
-        if (shape->group != want->group || (part->state != PART_READY && !filling)) {
+        if (shape->group != want->group || !counts(core, part, filling)) {
             continue;
         }
         if (ranges_inside(&want->ranges, &shape->ranges)) {
@@ -311,7 +317,7 @@ static bool cover_at_once(const struct core *core, const struct asked *asked,
     }
     const struct part *part = part_at(core, block->parts);
     const struct shape *shape = shape_at(core, part->shape);
-    if (shape->group != want->group || (part->state != PART_READY && !asked->filling) ||
+    if (shape->group != want->group || !counts(core, part, asked->filling) ||
         !ranges_inside(&want->ranges, &shape->ranges)) {
         return false;
     }
@@ -338,7 +344,7 @@ bool find_guess(const struct core *core, const struct asked *asked, const struct
         return false;
     }
     const struct part *part = part_at(core, block->parts);
-    if (part->state != PART_READY || part->block != owner) {
+    if (part->block != owner || !part_readable(core, part)) {
         return false;
     }
     uint32_t grain = grain_of(block, number);

@@ -55,6 +55,12 @@ static uint32_t *list_find(const struct core *core, const struct list *list, uin
     return NULL;
 }
 
+uint32_t list_last(const struct core *core, const struct list *list)
+{
+    const struct chunk *chunk = chunk_at(core, list->last);
+    return chunk->items[chunk->count - 1];
+}
+
 bool list_has(const struct core *core, const struct list *list, uint32_t item)
 {
     return list_find(core, list, item) != NULL;

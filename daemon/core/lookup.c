@@ -407,12 +407,16 @@ static void answer(const struct probe *probe, const struct core_event *event, ui
     struct core *core = probe->core;
     uint64_t lease = 0;
     uint64_t bytes = 0;
+    uint64_t disk_bytes = 0;
     const uint32_t *hits = core->scratch.hits.base;
     uint32_t count = core->scratch.hit_count;
     /* the last first: a prefix's beginning is the most recently used */
     for (uint32_t i = count; i-- > 0;) {
         part_touch(core, hits[i]);
-        bytes += shape_at(core, part_at(core, hits[i])->shape)->bytes;
+        store_used(core, hits[i]);
+        const struct part *part = part_at(core, hits[i]);
+        bytes += shape_at(core, part->shape)->bytes;
+        disk_bytes += part->state != PART_READY ? shape_at(core, part->shape)->bytes : 0;
     }
     int status = ST_OK;
     if (event->u.lookup.lease && count > 0) {
@@ -424,9 +428,13 @@ static void answer(const struct probe *probe, const struct core_event *event, ui
     if (status != ST_OK) {
         return;
     }
+    if (lease != 0) {
+        load_ahead(core, hits, count);
+    }
     reply->hit_keys = n;
     reply->hit_tokens = tokens_of(probe, n);
     reply->hit_bytes = bytes;
+    reply->hit_disk_bytes = disk_bytes;
     reply->lease = lease;
     if (event->u.lookup.origins) {
         reply->origin_count = count_origins(core, n);

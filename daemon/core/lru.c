@@ -93,6 +93,12 @@ void part_touch(struct core *core, uint32_t number)
     if ((part->flags & PART_IN_LRU) == 0) {
         return;
     }
+    if (part->state == PART_STORED) {
+        stored_leave(core, number);
+        part->tick = ++core->tick;
+        stored_enter(core, number);
+        return;
+    }
     if (part->lru_next == NONE) {
         part->tick = ++core->tick; /* the newest already */
         return;
@@ -160,4 +166,39 @@ uint32_t lru_oldest_of_class(const struct core *core, uint32_t class)
         s = shape->class_next;
     }
     return oldest;
+}
+
+void stored_enter(struct core *core, uint32_t number)
+{
+    struct part *part = part_at(core, number);
+    struct disk *disk = &core->disk;
+    KVEIK_ASSERT((part->flags & (PART_IN_LRU | PART_PINNED)) == 0);
+    KVEIK_ASSERT(part->refs == 0 && part->state == PART_STORED);
+    part->flags |= PART_IN_LRU;
+    part->lru_prev = disk->stored_new;
+    part->lru_next = NONE;
+    if (disk->stored_new != NONE) {
+        part_at(core, disk->stored_new)->lru_next = number;
+    } else {
+        disk->stored_old = number;
+    }
+    disk->stored_new = number;
+}
+
+void stored_leave(struct core *core, uint32_t number)
+{
+    struct part *part = part_at(core, number);
+    struct disk *disk = &core->disk;
+    KVEIK_ASSERT((part->flags & PART_IN_LRU) != 0 && part->state == PART_STORED);
+    if (part->lru_prev != NONE) {
+        part_at(core, part->lru_prev)->lru_next = part->lru_next;
+    } else {
+        disk->stored_old = part->lru_next;
+    }
+    if (part->lru_next != NONE) {
+        part_at(core, part->lru_next)->lru_prev = part->lru_prev;
+    } else {
+        disk->stored_new = part->lru_prev;
+    }
+    part->flags &= (uint8_t)~PART_IN_LRU;
 }

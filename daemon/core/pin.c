@@ -3,9 +3,7 @@
 
 static void unpin(struct core *core, uint32_t part)
 {
-    if (part_at(core, part)->state == PART_READY) {
-        part_pin(core, part, false);
-    }
+    part_pin(core, part, false);
 }
 
 /* Pins what holds the key for the whole of every group; true when everything is held. */

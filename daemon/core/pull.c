@@ -36,6 +36,7 @@ static int piece_copy(struct core *core, struct request *request, const struct c
     next->shape = part->shape;
     next->offset = slabs_offset(&core->slabs, shape_at(core, part->shape)->class, part->slot);
     next->ranges = piece->ranges;
+    next->load = part->state == PART_LOADING ? part->lru_next : CORE_NO_LOAD;
     struct core_copy *longer = prolongs(core, next, among);
     if (longer != NULL) {
         longer->tokens += next->tokens;
@@ -54,6 +55,29 @@ static int piece_copy(struct core *core, struct request *request, const struct c
     return ST_OK;
 }
 
+/* What of the cover is on disk only is being read from now on; false: some of it cannot be. */
+static bool cover_load(struct core *core, const struct cover *cover)
+{
+    bool good = true;
+    bool stored = false;
+    for (uint32_t p = 0; p < cover->count; p++) {
+        stored = stored || part_at(core, cover->pieces[p].part)->state == PART_STORED;
+    }
+    if (!stored) {
+        return true;
+    }
+    uint32_t before = core->scratch.hit_count;
+    if (!parts_hold(core, cover)) { /* or making room for one piece would evict another */
+        return false;
+    }
+    for (uint32_t p = 0; good && p < cover->count; p++) {
+        uint32_t part = cover->pieces[p].part;
+        good = part_at(core, part)->state != PART_STORED || load_begin(core, part);
+    }
+    parts_let_go(core, before);
+    return good;
+}
+
 static int pull_key(struct core *core, struct request *request, const struct core_event *event,
                     uint32_t run_index, uint32_t i)
 {
@@ -64,7 +88,7 @@ static int pull_key(struct core *core, struct request *request, const struct cor
                           .tail_tokens = i + 1 == run->key_count ? run->tail_tokens : GRAIN_TOKENS};
     asked.hash = core_hash(core, asked.space, asked.key);
     struct cover cover;
-    if (!find_cover(core, &asked, &run->want, &cover)) {
+    if (!find_cover(core, &asked, &run->want, &cover) || !cover_load(core, &cover)) {
         core->counters.pull_missed_keys++;
         return ST_MISS;
     }
@@ -79,6 +103,7 @@ static int pull_key(struct core *core, struct request *request, const struct cor
         if (status != ST_OK) {
             return status;
         }
+        store_used(core, cover.pieces[p].part);
     }
     return ST_OK;
 }

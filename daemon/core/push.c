@@ -40,29 +40,16 @@ static struct pushed block_of_run(const struct core *core, const struct core_pus
     return block;
 }
 
-/* Refers to the cover's parts until the step ends: what was said to be held must not be evicted for
- * the blocks behind it. Without memory to note them they are touched only. */
+/* What was said to be held must not be evicted for the blocks behind it. Without memory to note it
+ * it is touched only. */
 static void hold(struct core *core, const struct cover *cover)
 {
-    struct scratch *scratch = &core->scratch;
+    bool held = parts_hold(core, cover);
     for (uint32_t i = 0; i < cover->count; i++) {
-        uint32_t part = cover->pieces[i].part;
-        if (vm_array_commit(&scratch->hits, (uint64_t)scratch->hit_count + 1) != ST_OK) {
-            part_touch(core, part);
-            continue;
+        if (!held) {
+            part_touch(core, cover->pieces[i].part);
         }
-        ((uint32_t *)scratch->hits.base)[scratch->hit_count++] = part;
-        part_ref(core, part);
-    }
-}
-
-/* Lets go of what hold() noted since there were `count`, the last first: a prefix's beginning is
- * the most recently used. */
-static void let_go(struct core *core, uint32_t count)
-{
-    struct scratch *scratch = &core->scratch;
-    while (scratch->hit_count > count) {
-        part_unref(core, ((const uint32_t *)scratch->hits.base)[--scratch->hit_count]);
+        store_used(core, cover->pieces[i].part);
     }
 }
 
@@ -93,7 +80,7 @@ static bool held(struct core *core, uint32_t shape_number, const struct pushed *
         asked.hash = core_hash(core, shape->space, asked.key);
         asked.tail_tokens = i + 1 == block->grains ? block->tail_tokens : (uint32_t)GRAIN_TOKENS;
         if (!find_cover(core, &asked, &want, &cover)) {
-            let_go(core, before);
+            parts_let_go(core, before);
             return false;
         }
         hold(core, &cover);
@@ -150,6 +137,20 @@ static int admit(struct core *core, struct request *request, uint32_t shape_numb
     return ST_OK;
 }
 
+/* The key before a block's first: of the run's, where it names all of them or the last of every
+ * block, else of before the run. */
+static void parent_note(struct core *core, uint32_t block, const struct core_push_run *run,
+                        uint32_t index)
+{
+    const uint8_t *parent = run->parent;
+    if (index > 0) {
+        bool every = run->key_count != run->block_count;
+        uint32_t grains = every ? shape_at(core, run->shape)->grains : 1;
+        parent = run->keys + ((size_t)index * grains - 1) * CORE_KEY_BYTES;
+    }
+    block_parent_set(core, block, parent);
+}
+
 static int push_block(struct core *core, struct request *request, const struct core_push_run *run,
                       uint32_t run_index, uint32_t index)
 {
@@ -176,7 +177,9 @@ static int push_block(struct core *core, struct request *request, const struct c
         .offset = slabs_offset(&core->slabs, shape->class, part_at(core, part)->slot),
         .run_token = index * shape->grains * GRAIN_TOKENS,
         .tokens = (block.grains - 1) * GRAIN_TOKENS + block.tail_tokens,
-        .ranges = shape->ranges};
+        .ranges = shape->ranges,
+        .load = CORE_NO_LOAD};
+    parent_note(core, part_at(core, part)->block, run, index);
     return ST_OK;
 }
 
@@ -243,7 +246,7 @@ void step_push(struct core *core, const struct core_event *event)
             *statuses_at(core, at++) = (int8_t)push_block(core, request, run, r, i);
         }
     }
-    let_go(core, 0);
+    parts_let_go(core, 0);
     evict_to_watermark(core);
     struct core_action *action = NULL;
     if (core->scratch.copy_count > 0) {

@@ -47,6 +47,7 @@ void request_end(struct core *core, uint32_t number)
 static void commit_part(struct core *core, uint32_t part)
 {
     part_ready(core, part);
+    store_pushed(core, part);
     part_unref(core, part);
     core->counters.push_blocks++;
 }
@@ -64,7 +65,7 @@ static const char *failure_text(int status)
     case ST_MEMORY:
         return "the engine's memory could not be read or written";
     case ST_DEADLINE:
-        return "the deadline passed before the copies were done";
+        return "the deadline passed before it was done";
     case ST_CANCELLED:
         return "cancelled";
     default:
@@ -94,7 +95,10 @@ void step_copy_done(struct core *core, const struct core_event *event)
 void step_cancel(struct core *core, const struct core_event *event)
 {
     struct request *request = request_at(core, event->request);
-    if (request->state == REQUEST_COPYING && request->session == event->session) {
+    if (request->state == REQUEST_PERSISTING && request->session == event->session) {
+        int status = event->u.cancel.status != ST_OK ? event->u.cancel.status : ST_CANCELLED;
+        persist_end(core, event->request, status, failure_text(status));
+    } else if (request->state == REQUEST_COPYING && request->session == event->session) {
         request->state = REQUEST_DOOMED;
         struct core_action *action = action_add(core, ACTION_CANCEL_COPY);
         action->session = event->session;

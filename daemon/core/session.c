@@ -127,12 +127,18 @@ void step_session_close(struct core *core, const struct core_event *event)
     struct session *session = session_at(core, event->session);
     KVEIK_ASSERT(session->open && !session->closing);
     session->closing = true;
-    for (uint32_t n = session->requests; n != NONE; n = request_at(core, n)->next) {
+    for (uint32_t n = session->requests; n != NONE;) {
         struct request *request = request_at(core, n);
+        uint32_t number = n;
+        n = request->next;
+        if (request->state == REQUEST_PERSISTING) {
+            persist_end(core, number, ST_LOST, "the session is gone");
+            continue;
+        }
         request->state = REQUEST_DOOMED;
         struct core_action *action = action_add(core, ACTION_CANCEL_COPY);
         action->session = event->session;
-        action->request = n;
+        action->request = number;
     }
     if (session->request_count == 0) {
         session_finish(core, event->session);

@@ -69,6 +69,16 @@ static bool groups_equal(const struct space *space, const struct core_event *eve
     return equal;
 }
 
+static void admission_set(struct core *core, struct space *space, uint32_t admission)
+{
+    if (admission == CORE_ADMIT_DEFAULT || admission > CORE_ADMIT_NEVER) {
+        admission = core->limits.disk.admission;
+    }
+    core->disk.eviction_spaces -= space->admission == CORE_ADMIT_EVICTION ? 1 : 0;
+    core->disk.eviction_spaces += admission == CORE_ADMIT_EVICTION ? 1 : 0;
+    space->admission = admission;
+}
+
 void step_space(struct core *core, const struct core_event *event)
 {
     KVEIK_ASSERT(event->u.space.group_count >= 1 && event->u.space.group_count <= CORE_GROUPS_MAX);
@@ -100,6 +110,7 @@ void step_space(struct core *core, const struct core_event *event)
         }
     }
     space->quota_bytes = event->u.space.quota_bytes; /* whoever registers last decides */
+    admission_set(core, space, event->u.space.admission);
 }
 
 void space_give_unused(struct core *core, uint32_t number)
@@ -107,6 +118,7 @@ void space_give_unused(struct core *core, uint32_t number)
     struct space *space = space_at(core, number);
     if (space->used && space->sessions == 0 && space->parts == 0 && space->shapes == 0) {
         space_unlink(core, space);
+        core->disk.eviction_spaces -= space->admission == CORE_ADMIT_EVICTION ? 1 : 0;
         space->used = false;
         slots_give(&core->spaces, number);
     }
@@ -294,7 +306,9 @@ void step_space_drop(struct core *core, const struct core_event *event)
 
 void step_tenant_quota(struct core *core, const struct core_event *event)
 {
-    tenant_use(core, event->u.tenant_quota.tenant)->quota_bytes = event->u.tenant_quota.bytes;
+    struct tenant *tenant = tenant_use(core, event->u.tenant_quota.tenant);
+    tenant->quota_bytes = event->u.tenant_quota.bytes;
+    tenant->disk_quota_bytes = event->u.tenant_quota.disk_bytes;
 }
 
 struct tenant *tenant_use(struct core *core, uint32_t number)

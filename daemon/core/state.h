@@ -1,308 +1,8 @@
-/*
- * The core's inner state; only files of this folder see it.
- *
- * A part's life (one part = one representation of block x group x layers x heads in the CPU tier):
- *
- *      ABSENT --push admitted--> FILLING --copies done--> READY --evicted--> (ABSENT)
- *                                   |                       |
- *                                   +--- copy failed -------+--> (ABSENT), slot free at once:
- *                                                                a FILLING part fails only when no
- *                                                                copy touches it any more
- *
- * READY parts with references (leases, copies under way) are never evicted: only parts that nobody
- * refers to and that are not pinned are in the LRU lists, one list a shape, so that the oldest part
- * of a size, of a space or of all is found without walking past parts in use. A request's life:
- *
- *      (none) --push/pull admitted--> COPYING --EVENT_COPY_DONE--> (answered)
- *                                        |                             ^
- *                                        +--cancel, session closed--> DOOMED --EVENT_COPY_DONE--+
- */
+/* What the files of this folder do for each other; the records are in records.h. */
 #ifndef KVEIK_CORE_STATE_H
 #define KVEIK_CORE_STATE_H
 
-#include "base/assert.h"
-#include "base/vm.h"
-#include "daemon/core/core.h"
-#include "daemon/core/keys.h"
-#include "daemon/core/slab.h"
-#include "daemon/core/slots.h"
-#include "daemon/core/table.h"
-
-enum { CORE_MAGIC = 0x4b636f72 };
-
-/* X(name): part states; moves in part_move() */
-#define PART_STATE_TABLE(X) X(ABSENT) X(FILLING) X(READY)
-
-enum part_state {
-#define X(name) PART_##name,
-    PART_STATE_TABLE(X)
-#undef X
-};
-
-enum request_state { REQUEST_NONE, REQUEST_COPYING, REQUEST_DOOMED };
-
-enum { PART_PINNED = 1, PART_IN_LRU = 2 };
-
-struct part {
-    uint32_t block;
-    uint32_t next;     /* of the same block */
-    uint32_t slot;     /* in the class of its shape */
-    uint32_t refs;     /* leases and copies */
-    uint32_t lru_prev; /* of the shape, towards the least recently used */
-    uint32_t lru_next;
-    uint16_t shape;
-    uint16_t origin; /* who pushed it */
-    uint8_t state;   /* enum part_state */
-    uint8_t flags;
-    uint16_t unused;
-    uint64_t tick; /* when it came into the LRU list: orders parts across shapes */
-};
-
-struct block {
-    uint32_t keys; /* number of its first key */
-    uint32_t parts;
-    uint16_t space;
-    uint8_t grains_less_one;
-    uint8_t keys_less_one; /* all grains' keys, or one: the last grain's */
-    uint8_t tail_tokens;   /* valid tokens of the last grain */
-    uint8_t unused[3];
-};
-
-_Static_assert(sizeof(struct part) == 40, "parts count: 40 bytes each");
-_Static_assert(sizeof(struct block) == 16, "blocks count: 16 bytes each");
-
-/* Layers of a group and heads of a part, its size and class: shared by all parts of the kind. */
-struct shape {
-    uint32_t space;
-    uint32_t group;
-    uint32_t grains;
-    uint32_t class;
-    struct core_ranges ranges;
-    uint64_t bytes;
-    uint32_t parts;
-    uint32_t sessions;
-    uint32_t lru_old; /* the least recently used part that nobody refers to */
-    uint32_t lru_new;
-    uint32_t idle_parts; /* in the LRU list */
-    uint32_t space_prev; /* shapes of the space */
-    uint32_t space_next;
-    uint32_t class_prev; /* shapes of the class */
-    uint32_t class_next;
-    bool used;
-};
-
-struct space {
-    uint8_t id[CORE_KEY_BYTES];
-    uint32_t tenant;
-    uint32_t group_count;
-    struct core_group groups[CORE_GROUPS_MAX];
-    uint64_t quota_bytes;
-    uint64_t used_bytes; /* slot bytes of its parts */
-    uint32_t parts;
-    uint32_t sessions;
-    uint32_t shapes;
-    uint32_t shape_first;
-    uint32_t tenant_prev; /* spaces of the tenant */
-    uint32_t tenant_next;
-    bool used;
-};
-
-struct tenant {
-    uint64_t used_bytes;
-    uint64_t quota_bytes;
-    uint32_t space_first;
-    bool used;
-};
-
-/* Who pushed: kept as long as an instance or a part refers to it. */
-struct origin {
-    uint8_t id[CORE_INSTANCE_MAX];
-    uint32_t id_bytes;
-    uint32_t tenant;
-    uint32_t refs;
-};
-
-struct instance {
-    uint32_t origin;
-    uint32_t tenant;
-    uint32_t sessions;
-    uint32_t leases; /* first of its leases */
-    uint64_t lease_bytes;
-    uint64_t lease_bytes_max;
-    bool used;
-};
-
-/* A list of numbers in chunks: parts of a lease or request, handles of a session. */
-enum { CHUNK_ITEMS = 30 };
-
-struct chunk {
-    uint32_t before; /* the chunk with earlier items */
-    uint32_t count;
-    uint32_t items[CHUNK_ITEMS];
-};
-
-struct list {
-    uint32_t last; /* chunk */
-    uint32_t count;
-};
-
-struct lease {
-    uint64_t generation; /* with the slot number: the lease's id; never comes again */
-    uint32_t instance;
-    uint32_t prev; /* of the instance */
-    uint32_t next;
-    struct list parts;
-    uint64_t bytes;
-    bool used;
-};
-
-struct session {
-    uint32_t instance;
-    uint32_t requests; /* first of its requests */
-    uint32_t request_count;
-    struct list handles; /* spaces and, with HANDLE_SHAPE, shapes it registered */
-    bool open;
-    bool closing;
-};
-
-#define HANDLE_SHAPE 0x80000000u
-
-struct request {
-    enum request_state state;
-    uint32_t session;
-    uint32_t prev;
-    uint32_t next;
-    bool push;
-    struct list parts;
-    uint64_t release_lease; /* when the pull is done; 0: none */
-    int doom;               /* status of a doomed request */
-};
-
-/* Arrays that actions point to, reset at every step. */
-struct scratch {
-    struct vm_array copies;
-    uint32_t copy_count;
-    struct vm_array statuses;
-    uint32_t status_count;
-    struct vm_array actions;
-    uint32_t action_count;
-    struct vm_array hits; /* uint32_t: parts found by a lookup, or held already in a push */
-    uint32_t hit_count;
-    struct vm_array ends;   /* uint32_t a key: hits up to and with this key */
-    struct vm_array hashes; /* uint32_t a key */
-    struct core_origin origins[CORE_ORIGINS_MAX];
-};
-
-struct core {
-    uint32_t magic;
-    struct core_limits limits;
-    struct core_counters counters;
-    struct keys keys;
-    struct table table;
-    struct slots blocks;
-    struct slots parts;
-    struct slots chunks;
-    struct slabs slabs;
-    struct vm_array sessions;
-    struct vm_array requests;
-    struct slots instances;
-    struct slots origins;
-    struct slots spaces;
-    struct slots shapes;
-    struct slots leases;
-    struct vm_array tenants;
-    uint64_t lease_generation;
-    uint32_t session_count;
-    uint32_t request_count;
-    uint64_t tick;
-    struct vm_array ages;    /* see lru.c */
-    uint32_t age_leaves;     /* a power of two, at least shapes_max */
-    uint32_t evictions_left; /* of this step: a lowered quota or watermark is reached in several */
-    bool draining;           /* on the way from the high to the low watermark */
-    uint64_t part_bytes;
-    uint64_t slot_bytes;
-    uint64_t leased_bytes;
-    uint64_t pinned_bytes;
-    struct scratch scratch;
-};
-
-/* A rectangle of layers and heads, and the part that gives it. */
-struct cover_piece {
-    uint32_t part;
-    uint32_t grain; /* where the key's grain lies in the part's block */
-    struct core_ranges ranges;
-};
-
-enum {
-    COVER_PIECES_MAX = 64,
-    STATUSES_MAX = 1 << 20, /* blocks of a push, keys of a lookup or pull */
-    COPIES_MAX = 1 << 20,
-};
-
-struct cover {
-    uint32_t count;
-    struct cover_piece pieces[COVER_PIECES_MAX];
-};
-
-/* ---- accessors ------------------------------------------------------------------------------- */
-
-static inline struct part *part_at(const struct core *core, uint32_t n)
-{
-    return (struct part *)core->parts.array.base + n;
-}
-
-static inline struct block *block_at(const struct core *core, uint32_t n)
-{
-    return (struct block *)core->blocks.array.base + n;
-}
-
-static inline struct shape *shape_at(const struct core *core, uint32_t n)
-{
-    return (struct shape *)core->shapes.array.base + n;
-}
-
-static inline struct space *space_at(const struct core *core, uint32_t n)
-{
-    return (struct space *)core->spaces.array.base + n;
-}
-
-static inline struct instance *instance_at(const struct core *core, uint32_t n)
-{
-    return (struct instance *)core->instances.array.base + n;
-}
-
-static inline struct origin *origin_at(const struct core *core, uint32_t n)
-{
-    return (struct origin *)core->origins.array.base + n;
-}
-
-static inline struct lease *lease_at(const struct core *core, uint32_t n)
-{
-    return (struct lease *)core->leases.array.base + n;
-}
-
-static inline struct session *session_at(const struct core *core, uint32_t n)
-{
-    KVEIK_ASSERT(n < core->limits.sessions_max);
-    return (struct session *)core->sessions.base + n;
-}
-
-static inline struct request *request_at(const struct core *core, uint32_t n)
-{
-    KVEIK_ASSERT(n < core->limits.requests_max);
-    return (struct request *)core->requests.base + n;
-}
-
-static inline struct tenant *tenant_at(const struct core *core, uint32_t n)
-{
-    KVEIK_ASSERT(n < core->limits.tenants_max);
-    return (struct tenant *)core->tenants.base + n;
-}
-
-static inline uint64_t part_slot_bytes(const struct core *core, const struct part *part)
-{
-    return core->slabs.classes[shape_at(core, part->shape)->class].slot_bytes;
-}
+#include "daemon/core/records.h"
 
 /* ---- list.c ---------------------------------------------------------------------------------- */
 
@@ -310,6 +10,9 @@ void list_init(struct list *list);
 int list_add(struct core *core, struct list *list, uint32_t item);
 void list_free(struct core *core, struct list *list);
 bool list_has(const struct core *core, const struct list *list, uint32_t item);
+
+/* The last item; the list is not empty. */
+uint32_t list_last(const struct core *core, const struct list *list);
 
 /* Takes one `item` out; the order of the others may change. False when there is none. */
 bool list_remove(struct core *core, struct list *list, uint32_t item);
@@ -329,12 +32,30 @@ uint32_t block_create(struct core *core, uint32_t space, const uint8_t *keys, ui
                       uint32_t grains, uint32_t tail_tokens);
 void block_drop(struct core *core, uint32_t number);
 
+/* The key of the grain before the block's first; NULL: not known, or the root. Kept only with a
+ * disk, which is told. */
+void block_parent_set(struct core *core, uint32_t number, const uint8_t *parent);
+
 /* A FILLING part in `slot`, with one reference; NONE when a limit is reached. */
 uint32_t part_create(struct core *core, uint32_t block, uint32_t shape, uint32_t slot,
                      uint32_t origin);
 
 /* Removes a part without references from everything, its block with it when it was the last. */
 void part_drop(struct core *core, uint32_t number);
+
+/* A STORED part without references: what was found at start. */
+uint32_t part_restore(struct core *core, uint32_t block, uint32_t shape, uint32_t origin);
+
+/* Takes a slot for a STORED part, which is LOADING then; gives a part's slot back. */
+void part_slot_take(struct core *core, uint32_t number, uint32_t slot);
+void part_slot_give(struct core *core, uint32_t number);
+
+/* Refers to the cover's parts until parts_let_go() to `count`: what is needed must not be evicted
+ * for what comes behind it. Notes them in scratch.hits; false, and nothing held, without memory. */
+bool parts_hold(struct core *core, const struct cover *cover);
+
+/* The last first: a prefix's beginning is the most recently used. */
+void parts_let_go(struct core *core, uint32_t count);
 
 void part_ready(struct core *core, uint32_t number);
 void part_ref(struct core *core, uint32_t number);
@@ -359,6 +80,10 @@ uint32_t lru_oldest_of_space(const struct core *core, uint32_t space);
 uint32_t lru_oldest_of_tenant(const struct core *core, uint32_t tenant);
 uint32_t lru_oldest_of_class(const struct core *core, uint32_t class);
 
+/* Parts on disk only, oldest first; part->tick stays the time of the last use. */
+void stored_enter(struct core *core, uint32_t number);
+void stored_leave(struct core *core, uint32_t number);
+
 /* ---- evict.c ----------------------------------------------------------------------------------
  */
 
@@ -370,6 +95,9 @@ bool records_make(struct core *core, uint32_t key_count);
 
 /* Towards the low watermark when above the high one. */
 void evict_to_watermark(struct core *core);
+
+/* Out of the CPU tier: STORED if it is on disk, else gone. The counter counts parts that went. */
+void evict(struct core *core, uint32_t victim, uint64_t *counter);
 
 /* Gives an empty slab back. */
 void give_slab_back(struct core *core, uint32_t class, uint32_t slab);
@@ -425,6 +153,75 @@ void find_each(struct core *core, const struct asked *asked,
 
 /* `inner` is not empty and lies in `outer`; sums that wrap are outside. */
 bool ranges_inside(const struct core_ranges *inner, const struct core_ranges *outer);
+
+/* ---- disk.c: where parts lie on disk -----------------------------------------------------------
+ */
+
+int disk_init(struct core *core);
+void disk_finish(struct core *core);
+
+/* The part lies at `place` from now on; it had no place. */
+void disk_attach(struct core *core, uint32_t number, struct core_place place, uint64_t seal,
+                 uint32_t epoch);
+
+/* The part has no place on disk any more; with `forget` the owner is told to drop its entry. */
+void disk_detach(struct core *core, uint32_t number, bool forget);
+
+/* The part's bytes on disk cannot be had: detached, and given up unless it is in memory. */
+void disk_part_lost(struct core *core, uint32_t number);
+
+/* Frees the segment when it is emptied and nothing reads it. */
+void segment_try_free(struct core *core, uint32_t number);
+
+void step_restore(struct core *core, const struct core_event *event);
+void step_segment_lost(struct core *core, const struct core_event *event);
+void step_disk_state(struct core *core, const struct core_event *event);
+
+/* ---- store.c: writing back --------------------------------------------------------------------
+ */
+
+/* A part was pushed, or used: it is queued for the disk when its space's admission says so. */
+void store_pushed(struct core *core, uint32_t number);
+void store_used(struct core *core, uint32_t number);
+
+/* Queues whatever the admission says; false: the queue is full. */
+bool store_queue(struct core *core, uint32_t number);
+
+/* Begins what waits and may begin. Called at the end of every step. */
+void store_pump(struct core *core);
+
+/* A move out of a segment, or, when `source` is NONE, a write from memory. False: none free. */
+bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict_after);
+
+void step_store_done(struct core *core, const struct core_event *event);
+
+/* ---- load.c: reading back ---------------------------------------------------------------------
+ */
+
+/* Begins to read a STORED part. False: no space, or too many reads. What the caller needs must be
+ * held: room is made by eviction. */
+bool load_begin(struct core *core, uint32_t number);
+
+/* Reads what a lookup found and leased on disk, from the beginning, as far as the limits go. */
+void load_ahead(struct core *core, const uint32_t *parts, uint32_t count);
+
+void step_load_done(struct core *core, const struct core_event *event);
+
+/* ---- reclaim.c: freeing segments --------------------------------------------------------------
+ */
+
+/* Goes on with the victim, or chooses one when segments run short. Part of store_pump(). */
+void reclaim_pump(struct core *core);
+
+/* ---- persist.c --------------------------------------------------------------------------------
+ */
+
+void step_persist(struct core *core, const struct core_event *event);
+void step_committed(struct core *core, const struct core_event *event);
+
+/* Answers requests whose parts are durable, or never will be. */
+void persist_check(struct core *core);
+void persist_end(struct core *core, uint32_t number, int status, const char *text);
 
 /* ---- steps, one file each ---------------------------------------------------------------------
  */

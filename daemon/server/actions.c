@@ -32,6 +32,9 @@ static void carry_out(struct server *server, const struct core_action *action)
 {
     switch (action->kind) {
     case ACTION_SESSION_CLOSED:
+        if (server->sessions[action->session] == NULL) {
+            break; /* our own, of a restore */
+        }
         server->sessions[action->session]->core_closed = true;
         session_try_free(server->sessions[action->session]);
         break;
@@ -47,13 +50,28 @@ static void carry_out(struct server *server, const struct core_action *action)
         request_copy(request_of(server, action), action);
         break;
     case ACTION_CANCEL_COPY:
-        if (request_of(server, action)->copying) {
-            copy_cancel(&request_of(server, action)->job);
-        }
+        request_stop(request_of(server, action), ST_CANCELLED);
         break;
     case ACTION_REPLY:
         request_reply(request_of(server, action), action);
         break;
+    case ACTION_WAIT:
+        request_persisting(request_of(server, action), action);
+        break;
+    case ACTION_STORE:
+        disk_store(server, action);
+        break;
+    case ACTION_LOAD:
+        disk_load(server, action);
+        break;
+    case ACTION_FORGET:
+    case ACTION_SEGMENT_FREE:
+        disk_drop(server, action);
+        break;
+    case ACTION_SYNC:
+        disk_sync(server->disk);
+        break;
+    case ACTION_RESTORED:
     case ACTION_COMMIT:
     case ACTION_SESSION_OPENED:
     case ACTION_SPACE:
@@ -83,7 +101,8 @@ static void step_once(struct server *server, const struct core_event *event,
         }
         if (answer_out != NULL &&
             (action->kind == ACTION_SPACE || action->kind == ACTION_SHAPE ||
-             action->kind == ACTION_SESSION_OPENED || action->kind == ACTION_REPLY)) {
+             action->kind == ACTION_SESSION_OPENED || action->kind == ACTION_RESTORED ||
+             action->kind == ACTION_REPLY)) {
             *answer_out = *action;
             if (action->kind == ACTION_REPLY) {
                 continue; /* the caller answers */
@@ -115,11 +134,15 @@ static void apply_finished(struct server *server, struct copy_job *job)
 {
     struct server_request *request = job->owner;
     request->copying = false;
+    request->copied_bytes += job->bytes;
     server->copied_bytes[request->push] += job->bytes;
     uint64_t us = (clock_ns() - request->began_ns) / 1000u + 1;
     if (job->status == ST_OK && job->bytes >= (1u << 20)) {
         double speed = (double)job->bytes / (double)us;
         server->bytes_per_us += (speed - server->bytes_per_us) / 16.0;
+    }
+    if (!request_over(request)) {
+        return;
     }
     struct core_event event = {.kind = EVENT_COPY_DONE,
                                .session = request->session->number,
@@ -130,7 +153,7 @@ static void apply_finished(struct server *server, struct copy_job *job)
 
 /* Steps may end copies inline, which make steps of their own: one after the other, so that the
  * arrays of a step's actions are used up before the next. */
-static void drain_finished(struct server *server)
+void server_drain(struct server *server)
 {
     for (struct queue *item; (item = queue_pop_front(&server->finished)) != NULL;) {
         apply_finished(server, CONTAINER_OF(item, struct copy_job, link));
@@ -142,7 +165,7 @@ void server_step(struct server *server, const struct core_event *event,
 {
     step_once(server, event, answer_out);
     if (answer_out == NULL) {
-        drain_finished(server);
+        server_drain(server);
     }
 }
 
@@ -150,6 +173,6 @@ void server_reap(struct server *server)
 {
     for (struct copy_job *job; (job = copy_reap(server->copies)) != NULL;) {
         apply_finished(server, job);
-        drain_finished(server);
+        server_drain(server);
     }
 }

@@ -1,5 +1,8 @@
-/* Requests without copies: lookups, releases, cancels. From checked message to core event, and from
- * the core's answer to the client's, in one step. */
+/* Requests without copies: lookups, releases, cancels, persists. From checked message to core
+ * event, and from the core's answer to the client's, in one step. */
+#include <string.h>
+
+#include "base/clock.h"
 #include "base/heap.h"
 #include "daemon/server/state.h"
 
@@ -13,7 +16,11 @@ static void lookup_reply(struct server_session *session, uint64_t request_id,
                                                 .bytes = answer->origins[i].instance_id_bytes},
                                 .keys = answer->origins[i].keys};
     }
-    double us = (double)answer->hit_bytes / session->server->bytes_per_us;
+    const struct server *server = session->server;
+    double us = (double)answer->hit_bytes / server->bytes_per_us;
+    if (answer->hit_disk_bytes > 0) {
+        us += (double)answer->hit_disk_bytes / server->disk_bytes_per_us;
+    }
     struct msg msg = {.request_id = request_id,
                       .kind = MSG_LOOKUP_REPLY,
                       .u.lookup_reply = {.status = answer->status,
@@ -66,6 +73,44 @@ void session_lookup(struct server_session *session, const struct msg *msg)
     server_step(session->server, &event, &answer);
     lookup_reply(session, msg->request_id, &answer);
     heap_free(wants);
+}
+
+void request_persisting(struct server_request *request, const struct core_action *action)
+{
+    if (action->status_count > 0) {
+        request->statuses = heap_alloc(action->status_count);
+        if (request->statuses != NULL) {
+            (void)memcpy(request->statuses, action->statuses, action->status_count);
+            request->status_count = action->status_count;
+        }
+    }
+    request_watch(request);
+}
+
+void session_persist(struct server_session *session, const struct msg *msg)
+{
+    const struct msg_persist *persist = &msg->u.persist;
+    if (persist->space >= SESSION_SPACES_MAX || !session->spaces[persist->space].used) {
+        session_refuse(session, msg, ST_UNKNOWN_ID, "persist: no such space in this session");
+        return;
+    }
+    struct server_request *request = request_take(session, msg->request_id);
+    if (request == NULL) {
+        return;
+    }
+    request->persist = true;
+    request->began_ns = clock_ns();
+    request->deadline_ms = clock_ms() + (persist->deadline_ms != 0 ? persist->deadline_ms
+                                                                   : (uint32_t)DEADLINE_DEFAULT_MS);
+    struct core_event event = {.kind = EVENT_PERSIST,
+                               .session = session->number,
+                               .request = request->number,
+                               .u.persist = {.space = session->spaces[persist->space].core_space,
+                                             .keys = persist->keys,
+                                             .key_count = persist->key_count,
+                                             .key_grains = persist->key_grains,
+                                             .tail_tokens = persist->tail_tokens}};
+    server_step(session->server, &event, NULL);
 }
 
 void session_release(struct server_session *session, const struct msg *msg)

@@ -117,16 +117,14 @@ void session_free_waiters(struct server_session *session)
 }
 
 /* Notes what is in the way, and cancels it. Requests that come later do not count. */
-static void find_blockers(struct server_session *session, const struct wanted *wanted,
+static void find_blockers(const struct server_session *session, const struct wanted *wanted,
                           struct waiter *waiter)
 {
     queue_foreach (item, &session->requests) {
         struct server_request *request = CONTAINER_OF(item, struct server_request, link);
         if (touches(request, wanted)) {
             waiter->blockers[waiter->blocker_count++] = request->number;
-            if (request->copying) {
-                copy_cancel(&request->job);
-            }
+            request_stop(request, ST_CANCELLED);
         }
     }
 }
@@ -157,7 +155,9 @@ static void wait_for(struct server_session *session, const struct msg *msg, uint
     heap_free(wanted.bits);
     if (waiter->blocker_count == 0) {
         answer(session, waiter);
+        return;
     }
+    server_drain(session->server); /* what only waited for the disk is over at once */
 }
 
 void session_quiesce(struct server_session *session, const struct msg *msg)

@@ -61,11 +61,14 @@ void request_free(struct server_request *request)
     struct server_session *session = request->session;
     struct server *server = session->server;
     KVEIK_ASSERT(!request->copying);
+    request_unwatch(request);
     queue_remove(&request->link);
     session->request_count--;
     heap_free(request->runs);
     heap_free(request->pages);
     heap_free(request->items);
+    heap_free(request->copies);
+    heap_free(request->waits);
     heap_free(request->statuses);
     request->session = NULL;
     server->request_free[server->request_free_count++] = request->number;
@@ -342,7 +345,7 @@ void session_pull(struct server_session *session, const struct msg *msg)
 /* ---- copies ---------------------------------------------------------------------------------- */
 
 /* The keys of a pull that a copy stands for, when it cannot be carried out after all. */
-static void mark_missed(struct server_request *request, const struct core_copy *copy)
+void request_mark_missed(struct server_request *request, const struct core_copy *copy)
 {
     const struct server_run *run = &request->runs[copy->run];
     uint32_t first = run->first_status + copy->run_token / run->status_tokens;
@@ -373,20 +376,20 @@ static void item_fill(struct server_request *request, const struct core_copy *co
                                .head_count = copy->ranges.head_count};
 }
 
-static void job_submit(struct server_request *request, uint32_t items)
+void request_submit(struct server_request *request, uint32_t first, uint32_t count)
 {
     struct server *server = request->session->server;
     request->job =
         (struct copy_job){.push = request->push,
                           .memory = request->runs[0].layout->remote ? &request->session->remote
                                                                     : &request->session->memory,
-                          .items = request->items,
-                          .item_count = items,
+                          .items = request->items + first,
+                          .item_count = count,
                           .deadline_ms = request->deadline_ms,
                           .owner = request};
     queue_init(&request->job.link);
     request->copying = true;
-    if (items == 0 || request->failed != ST_OK) {
+    if (count == 0 || request->failed != ST_OK) {
         queue_push_back(&server->finished, &request->job.link);
         return;
     }
@@ -415,18 +418,40 @@ static bool statuses_keep(struct server_request *request, const struct core_acti
     return true;
 }
 
+/* Room for what waits for the disk, when something does. */
+static bool waits_reserve(struct server_request *request, const struct core_action *action)
+{
+    bool waits = false;
+    for (uint32_t i = 0; i < action->copy_count; i++) {
+        waits = waits || action->copies[i].load != CORE_NO_LOAD;
+    }
+    if (!waits) {
+        return true;
+    }
+    request->copies = heap_alloc(action->copy_count * sizeof *request->copies);
+    request->waits = heap_calloc(action->copy_count, sizeof *request->waits);
+    if (request->copies != NULL && request->waits != NULL) {
+        return true;
+    }
+    heap_free(request->waits); /* or it would look as if it waited */
+    request->waits = NULL;
+    return false;
+}
+
 void request_copy(struct server_request *request, const struct core_action *action)
 {
     struct server *server = request->session->server;
     request->items = heap_alloc(action->copy_count * sizeof *request->items);
-    if (request->items == NULL || !statuses_keep(request, action)) {
+    if (request->items == NULL || !statuses_keep(request, action) ||
+        !waits_reserve(request, action)) {
         request->failed = ST_NO_MEMORY;
     }
     if (request->failed != ST_OK) { /* perhaps its slab could not be had: touch nothing there */
-        job_submit(request, 0);
+        request_submit(request, 0, 0);
         return;
     }
     uint32_t items = 0;
+    bool waits = false;
     for (uint32_t i = 0; i < action->copy_count; i++) {
         const struct core_copy *copy = &action->copies[i];
         const struct server_run *run = &request->runs[copy->run];
@@ -436,13 +461,22 @@ void request_copy(struct server_request *request, const struct core_action *acti
             fits = copy->part_token % form->cell_tokens == 0;
         }
         if (fits) {
+            if (request->copies != NULL) {
+                request->copies[items] = *copy;
+            }
+            waits = waits || copy->load != CORE_NO_LOAD;
             item_fill(request, copy, &request->items[items++]);
         } else {
             KVEIK_ASSERT(!request->push);
-            mark_missed(request, copy); /* packed in a way that this layout cannot take */
+            request_mark_missed(request, copy); /* packed in a way that this layout cannot take */
         }
     }
-    job_submit(request, items);
+    if (waits) {
+        request->item_count = items;
+        request_wait(request);
+    } else {
+        request_submit(request, 0, items);
+    }
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -468,7 +502,7 @@ void request_reply(struct server_request *request, const struct core_action *act
                                        .text = action->text != NULL ? action->text : "",
                                        .statuses = request->statuses,
                                        .status_count = request->status_count,
-                                       .bytes = request->job.bytes}};
+                                       .bytes = request->copied_bytes}};
     engine_send(session->conn, &msg);
     request_free(request);
 }

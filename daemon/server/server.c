@@ -27,6 +27,8 @@ static void close_handles(struct server *server)
     uv_close((uv_handle_t *)&server->term, NULL);
     uv_close((uv_handle_t *)&server->interrupt, NULL);
     uv_close((uv_handle_t *)&server->stop_timer, NULL);
+    uv_close((uv_handle_t *)&server->wait_timer, NULL);
+    server_disk_close_handles(server);
 }
 
 static uint32_t requests_in_flight(const struct server *server)
@@ -42,11 +44,16 @@ static void on_stop_tick(uv_timer_t *timer)
     struct server *server = CONTAINER_OF(timer, struct server, stop_timer);
     server->stop_ticks++;
     bool patience = (uint64_t)server->stop_ticks * STOP_TICK_MS < server->settings->stop_grace_ms;
-    if (requests_in_flight(server) > 0 && patience) {
+    if ((requests_in_flight(server) > 0 || server_disk_busy(server, true)) && patience) {
         return;
     }
     engine_end_all(server->engine, ST_SHUTDOWN, "the daemon is shutting down");
-    if (engine_connections(server->engine) == 0) {
+    if (server->disk != NULL && !server->disk_stopped) { /* nothing more is begun */
+        server->disk_stopped = true;
+        struct core_event event = {.kind = EVENT_DISK_STATE};
+        server_step(server, &event, NULL);
+    }
+    if (engine_connections(server->engine) == 0 && !server_disk_busy(server, false)) {
         close_handles(server);
     }
 }
@@ -102,6 +109,7 @@ static int loop_init(struct server *server, struct error *error)
     }
     server->loop_ready = true;
     (void)uv_timer_init(&server->loop, &server->stop_timer);
+    (void)wait_init(server);
     (void)uv_signal_init(&server->loop, &server->term);
     (void)uv_signal_init(&server->loop, &server->interrupt);
     failed = uv_async_init(&server->loop, &server->copy_wake, on_copy_wake);
@@ -152,7 +160,8 @@ static int core_init(struct server *server, struct error *error)
                                  .high_percent = settings->cpu_high_percent,
                                  .low_percent = settings->cpu_low_percent,
                                  .hash_seed = seed};
-    int status = core_create(&limits, &server->core, error);
+    int status = server_disk_limits(server, &limits.disk, error);
+    status = status != ST_OK ? status : core_create(&limits, &server->core, error);
     if (status != ST_OK) {
         return status;
     }
@@ -161,7 +170,12 @@ static int core_init(struct server *server, struct error *error)
                                 .pages = (enum pool_pages)settings->cpu_pages,
                                 .prefault = settings->cpu_prefault,
                                 .lock = settings->cpu_lock};
-    return pool_create(&pool, &server->pool, error);
+    status = pool_create(&pool, &server->pool, error);
+    status = status != ST_OK ? status : server_disk_init(server, &limits, error);
+    if (status == ST_OK && server->disk != NULL) {
+        (void)memcpy(server->salt, disk_secret(server->disk), sizeof server->salt);
+    }
+    return status;
 }
 
 static uint32_t copy_threads(const struct settings *settings)
@@ -335,6 +349,7 @@ void server_destroy(struct server *server)
         (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     }
     engine_destroy(server->engine);
+    server_disk_finish(server);
     copy_engine_destroy(server->copies);
     pool_destroy(server->pool);
     core_destroy(server->core);

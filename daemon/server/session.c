@@ -169,6 +169,21 @@ static int namespace_of(const struct server *server, const uint8_t id[SPACE_ID_B
     return ST_OK;
 }
 
+/* Notes what the space is, for the disk. */
+static int space_describe(struct server *server, uint32_t core_space,
+                          const struct core_event *event, const struct space *space)
+{
+    struct kind_space kind = {.tenant = CORE_NONE_TENANT,
+                              .admission = event->u.space.admission,
+                              .quota_bytes = event->u.space.quota_bytes,
+                              .group_count = event->u.space.group_count};
+    (void)memcpy(kind.id, event->u.space.id, sizeof kind.id);
+    (void)memcpy(kind.groups, event->u.space.groups, kind.group_count * sizeof kind.groups[0]);
+    (void)memcpy(kind.model, space->model, sizeof kind.model);
+    (void)memcpy(kind.revision, space->revision, sizeof kind.revision);
+    return space_text_keep(server, core_space, &kind);
+}
+
 static int space_enter(struct server_session *session, const struct msg *msg, const uint8_t *name,
                        uint32_t *handle_out, const char **text_out)
 {
@@ -185,12 +200,17 @@ static int space_enter(struct server_session *session, const struct msg *msg, co
                                .u.space = {.id = name,
                                            .group_count = space->group_count,
                                            .groups = groups,
-                                           .quota_bytes = space->quota_bytes}};
+                                           .quota_bytes = space->quota_bytes,
+                                           .admission = space->admission}};
     struct core_action answer = {0};
     server_step(session->server, &event, &answer);
     *text_out = answer.text;
     if (answer.status != ST_OK) {
         return answer.status;
+    }
+    if (space_describe(session->server, answer.handle, &event, space) != ST_OK) {
+        *text_out = "out of memory for the space";
+        return ST_NO_MEMORY;
     }
     uint32_t unused = NO_HANDLE;
     for (uint32_t i = SESSION_SPACES_MAX; i-- > 0;) {
@@ -243,6 +263,7 @@ static void dispatch(struct server_session *session, struct msg *msg, int *descr
         [MSG_PUSH] = session_push,
         [MSG_LOOKUP] = session_lookup,
         [MSG_PULL] = session_pull,
+        [MSG_PERSIST] = session_persist,
         [MSG_RELEASE] = session_release,
         [MSG_QUIESCE] = session_quiesce,
         [MSG_CANCEL] = session_cancel,
@@ -258,8 +279,8 @@ static void dispatch(struct server_session *session, struct msg *msg, int *descr
     } else if (handlers[msg->kind] == NULL) {
         engine_end(session->conn, ST_PROTOCOL, "%s is not a client's message",
                    msg_kind_name(msg->kind));
-    } else if (session->server->stopping &&
-               (msg->kind == MSG_PUSH || msg->kind == MSG_PULL || msg->kind == MSG_LOOKUP)) {
+    } else if (session->server->stopping && (msg->kind == MSG_PUSH || msg->kind == MSG_PULL ||
+                                             msg->kind == MSG_LOOKUP || msg->kind == MSG_PERSIST)) {
         session_refuse(session, msg, ST_SHUTDOWN, "the daemon is shutting down");
     } else {
         handlers[msg->kind](session, msg);

@@ -3,12 +3,15 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/log.h"
 
 static const char *const page_choices[] = {"auto", "small", "huge", NULL};
+static const char *const io_choices[] = {"auto", "uring", "threads", NULL};
+static const char *const admission_choices[] = {"at-once", "second-use", "eviction", "never", NULL};
 
 #define FIELD(name) offsetof(struct settings, name)
 #define MIB(n)      ((uint64_t)(n) << 20)
@@ -68,6 +71,94 @@ static const struct option_spec specs[] = {
      .min = 1,
      .max = 100,
      .help = "down to this share"},
+    {.name = "disk",
+     .kind = OPTION_BOOL,
+     .preset = "yes",
+     .offset = FIELD(disk),
+     .help = "keep blocks on disk, too: more than memory holds, and over restarts"},
+    {.name = "disk-path",
+     .kind = OPTION_PATH,
+     .preset = "",
+     .offset = FIELD(disk_path),
+     .max = 3000,
+     .preset_note = "kveik under the state directory: $STATE_DIRECTORY, $XDG_STATE_HOME, /var/lib "
+                    "or ~/.local/state",
+     .help = "folder of the disk tier; one daemon at a time"},
+    {.name = "disk-bytes",
+     .kind = OPTION_SIZE,
+     .preset = "0",
+     .offset = FIELD(disk_bytes),
+     .max = TIB(1024),
+     .preset_note = "a quarter of what the file system has free, at most 64 GiB",
+     .help = "bytes of the disk tier, at least four segments"},
+    {.name = "disk-keep-free-percent",
+     .kind = OPTION_U32,
+     .preset = "5",
+     .offset = FIELD(disk_keep_free_percent),
+     .max = 90,
+     .help = "share of the file system that the disk tier leaves free"},
+    {.name = "disk-segment-bytes",
+     .kind = OPTION_SIZE,
+     .preset = "256MiB",
+     .offset = FIELD(disk_segment_bytes),
+     .min = MIB(4),
+     .max = MIB(16384),
+     .help = "bytes of a segment file, a multiple of 1 MiB; room is made by whole segments"},
+    {.name = "disk-io",
+     .kind = OPTION_CHOICE,
+     .preset = "auto",
+     .offset = FIELD(disk_io),
+     .choices = io_choices,
+     .help = "how the disk is read and written: io_uring where the kernel allows it, or threads"},
+    {.name = "disk-depth",
+     .kind = OPTION_U32,
+     .preset = "32",
+     .offset = FIELD(disk_depth),
+     .min = 1,
+     .max = 1024,
+     .help = "reads and writes at the device at once"},
+    {.name = "disk-write-bytes-per-s",
+     .kind = OPTION_SIZE,
+     .preset = "0",
+     .offset = FIELD(disk_write_bytes_per_s),
+     .max = TIB(1),
+     .preset_note = "no cap",
+     .help = "most bytes a second that are written to disk"},
+    {.name = "disk-sync-time",
+     .kind = OPTION_DURATION_MS,
+     .preset = "500ms",
+     .offset = FIELD(disk_sync_ms),
+     .min = 10,
+     .max = 60000,
+     .help = "what was written is made durable at least so often: a crash loses no more than this"},
+    {.name = "disk-slow-time",
+     .kind = OPTION_DURATION_MS,
+     .preset = "2s",
+     .offset = FIELD(disk_slow_ms),
+     .min = 50,
+     .max = 60000,
+     .help = "a request that the disk has had for longer makes its blocks misses until it answers"},
+    {.name = "disk-admission",
+     .kind = OPTION_CHOICE,
+     .preset = "at-once",
+     .offset = FIELD(disk_admission),
+     .choices = admission_choices,
+     .help = "when a block goes to disk: when it is pushed, when it is used again, or before it "
+             "leaves memory; a space may say otherwise"},
+    {.name = "disk-queue-max",
+     .kind = OPTION_U32,
+     .preset = "65536",
+     .offset = FIELD(disk_queue_max),
+     .min = 1,
+     .max = 1u << 24,
+     .help = "blocks waiting to be written; more are not written, and counted"},
+    {.name = "disk-inflight-bytes",
+     .kind = OPTION_SIZE,
+     .preset = "256MiB",
+     .offset = FIELD(disk_inflight_bytes),
+     .min = MIB(1),
+     .max = TIB(1),
+     .help = "bytes being written to disk at once; at most an eighth of the CPU tier"},
     {.name = "copy-threads",
      .kind = OPTION_U32,
      .preset = "0",
@@ -189,12 +280,37 @@ int settings_socket_path(const struct settings *settings, char *out, uint32_t ou
     return used > 0 && (uint32_t)used < out_bytes ? ST_OK : ST_INVALID;
 }
 
+int settings_disk_path(const struct settings *settings, char *out, uint32_t out_bytes)
+{
+    int used = 0;
+    const char *service = secure_getenv("STATE_DIRECTORY"); /* the service manager's */
+    const char *state = secure_getenv("XDG_STATE_HOME");
+    const char *home = secure_getenv("HOME");
+    if (settings->disk_path[0] != '\0') {
+        used = snprintf(out, out_bytes, "%s", settings->disk_path);
+    } else if (service != NULL && service[0] == '/' && strchr(service, ':') == NULL) {
+        used = snprintf(out, out_bytes, "%s/disk", service);
+    } else if (state != NULL && state[0] == '/') {
+        used = snprintf(out, out_bytes, "%s/kveik/disk", state);
+    } else if (geteuid() == 0 || home == NULL || home[0] != '/') {
+        used = snprintf(out, out_bytes, "/var/lib/kveik/disk");
+    } else {
+        used = snprintf(out, out_bytes, "%s/.local/state/kveik/disk", home);
+    }
+    return used > 0 && (uint32_t)used < out_bytes ? ST_OK : ST_INVALID;
+}
+
 int settings_check(const struct settings *settings, struct error *error)
 {
     if (settings->cpu_low_percent > settings->cpu_high_percent) {
         return error_set(error, ST_INVALID,
                          "cpu-low-percent is %u, above cpu-high-percent, %u: make it smaller",
                          settings->cpu_low_percent, settings->cpu_high_percent);
+    }
+    if (settings->disk_segment_bytes % (1u << 20) != 0) {
+        return error_set(error, ST_INVALID,
+                         "disk-segment-bytes is %llu: make it a multiple of 1MiB",
+                         (unsigned long long)settings->disk_segment_bytes);
     }
     for (uint64_t mode = settings->socket_mode; mode > 0; mode /= 10) {
         if (mode % 10 > 7) {

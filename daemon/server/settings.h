@@ -16,6 +16,19 @@ struct settings {
     bool cpu_prefault;
     uint32_t cpu_high_percent;
     uint32_t cpu_low_percent;
+    bool disk;
+    const char *disk_path; /* empty: settings_disk_path() */
+    uint64_t disk_bytes;   /* 0: chosen from the file system */
+    uint32_t disk_keep_free_percent;
+    uint64_t disk_segment_bytes;
+    uint32_t disk_io; /* enum disk_io_kind */
+    uint32_t disk_depth;
+    uint64_t disk_write_bytes_per_s; /* 0: no cap */
+    uint64_t disk_sync_ms;
+    uint64_t disk_slow_ms;
+    uint32_t disk_admission; /* enum core_admission - 1 */
+    uint32_t disk_queue_max;
+    uint64_t disk_inflight_bytes;
     uint32_t copy_threads; /* 0: chosen from the processors */
     uint64_t copy_inline_bytes;
     uint32_t sessions_max;
@@ -37,6 +50,10 @@ extern const struct options_table settings_table;
 /* The socket's path: as set, or $XDG_RUNTIME_DIR/kveik/engine.sock, else /run/kveik/engine.sock for
  * root and /tmp/kveik-UID/engine.sock for others. Written to `out`; ST_OK or ST_INVALID. */
 int settings_socket_path(const struct settings *settings, char *out, uint32_t out_bytes);
+
+/* The disk tier's folder: as set, or kveik under $STATE_DIRECTORY or $XDG_STATE_HOME, else
+ * /var/lib/kveik for root and ~/.local/state/kveik for others. ST_OK or ST_INVALID. */
+int settings_disk_path(const struct settings *settings, char *out, uint32_t out_bytes);
 
 /* Relations between settings that the table cannot say. ST_OK or ST_INVALID. */
 int settings_check(const struct settings *settings, struct error *error);

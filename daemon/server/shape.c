@@ -72,7 +72,8 @@ static int shape_register(struct server_session *session, const struct server_la
                                                               .core_space = core_space,
                                                               .group = layout->group,
                                                               .grains = grains,
-                                                              .form = *form};
+                                                              .form = *form,
+                                                              .kind = NO_HANDLE};
     }
     *shape_out = answer.handle;
     return ST_OK;

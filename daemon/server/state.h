@@ -20,6 +20,7 @@
 #include "proto/message.h"
 #include "storage/cpu/copy.h"
 #include "storage/cpu/pool.h"
+#include "storage/disk/disk.h"
 
 enum {
     SERVER_MAGIC = 0x4b737276,
@@ -32,6 +33,12 @@ enum {
     HELLO_AGE_MS = 5000, /* a client's clock that is older than this at its hello is another one */
     STOP_TICK_MS = 20,
     SHAPES_MAX = 8192,
+    SPACES_MAX = 4096,
+    WAIT_TICK_MS = 5,
+    DISK_TICK_MS = 100,
+    DISK_STORES_MAX = 1024,
+    DISK_LOADS_MAX = 1024,
+    DISK_REAP_MAX = 256, /* events in one go, so that others have their turn */
 };
 
 #define NO_HANDLE UINT32_MAX
@@ -91,7 +98,15 @@ struct server_session {
     struct log_limit limit;
 };
 
-/* A push or pull in flight. */
+/* An item of a pull that waits for a read from disk. */
+struct server_wait {
+    struct queue link; /* of the load */
+    struct server_request *request;
+    bool pending;
+    bool missed; /* the read ended badly */
+};
+
+/* A push, pull or persist in flight. */
 struct server_request {
     uint32_t number; /* of the core */
     struct server_session *session;
@@ -109,6 +124,31 @@ struct server_request {
     uint32_t status_count;
     int failed; /* a status that ends the request whatever the copies say; 0: none */
     struct copy_job job;
+    uint64_t copied_bytes;
+    /* a pull of which something is read from disk: items go to the copy engine in order, each run
+     * of them as soon as it is there; NULL: everything was there */
+    struct server_wait *waits; /* item_count of them */
+    struct core_copy *copies;  /* what the items stand for */
+    uint32_t item_count;
+    uint32_t item_next; /* not yet copied */
+    bool persist;       /* waits in the core until its blocks are durable */
+    bool waiting;       /* in server->waiting: its deadline is watched here */
+    struct queue waiting_link;
+};
+
+/* One write to disk, by the core's number. */
+struct server_store {
+    struct disk_write write;
+    struct queue link; /* of failed_stores */
+};
+
+/* One read from disk, by the core's number. */
+struct server_load {
+    struct disk_read read;
+    struct queue link; /* of failed_loads */
+    struct queue waits;
+    uint8_t key[CORE_KEY_BYTES];
+    uint64_t began_ns;
 };
 
 struct server_run {
@@ -127,6 +167,13 @@ struct server_shape {
     uint32_t group;
     uint32_t grains;
     struct stored_form form;
+    uint32_t kind; /* the disk tier's number for it; NO_HANDLE: not asked yet */
+};
+
+/* What a core's space is, to be kept with its parts on disk. */
+struct server_space_text {
+    uint8_t *blob; /* NULL: never registered */
+    uint32_t bytes;
 };
 
 struct server {
@@ -163,6 +210,23 @@ struct server {
     uint8_t salt[32];         /* of the default tenant */
     uint64_t copied_bytes[2]; /* pull, push */
     double bytes_per_us;      /* smoothed speed of recent copies, for expected_us */
+    struct queue waiting; /* requests whose deadlines are watched: server_request.waiting_link */
+    uv_timer_t wait_timer;
+    /* the disk tier; NULL: none */
+    struct disk *disk;
+    uint64_t disk_bytes;
+    char disk_path[4096];
+    char disk_why[256]; /* why there is none, when one was wanted */
+    uv_async_t disk_wake;
+    uv_timer_t disk_timer;
+    bool disk_handles;
+    bool disk_stopped; /* nothing more is begun: the daemon goes down */
+    struct server_store *stores;
+    struct server_load *loads;
+    struct queue failed_stores; /* refused at once: told to the core after the actions in hand */
+    struct queue failed_loads;
+    struct server_space_text *space_texts; /* by the core's space: SPACES_MAX */
+    double disk_bytes_per_us;              /* smoothed speed of recent reads, for expected_us */
 };
 
 /* ---- actions.c ------------------------------------------------------------------------------- */
@@ -171,6 +235,9 @@ struct server {
  * the step is copied to *answer_out (may be NULL). */
 void server_step(struct server *server, const struct core_event *event,
                  struct core_action *answer_out);
+
+/* Applies what ended inline. */
+void server_drain(struct server *server);
 
 /* Applies copy jobs that ended. */
 void server_reap(struct server *server);
@@ -233,6 +300,105 @@ void request_free(struct server_request *request);
 /* ACTION_COPY and ACTION_REPLY of a push or pull. */
 void request_copy(struct server_request *request, const struct core_action *action);
 void request_reply(struct server_request *request, const struct core_action *action);
+
+void session_persist(struct server_session *session, const struct msg *msg);
+
+/* ACTION_WAIT of a persist. */
+void request_persisting(struct server_request *request, const struct core_action *action);
+
+/* Hands items [first, first + count) to the copy engine; none: the request ends with job.status. */
+void request_submit(struct server_request *request, uint32_t first, uint32_t count);
+
+/* The keys of a pull that a copy stands for, when it cannot be carried out after all. */
+void request_mark_missed(struct server_request *request, const struct core_copy *copy);
+
+/* ---- wait.c: requests that wait for the disk --------------------------------------------------
+ */
+
+/* Waits for what is read, and copies the rest. The request's items are filled. */
+void request_wait(struct server_request *request);
+
+/* Goes on with the next items that are there, or ends. After a job, or a read that ended. */
+void request_advance(struct server_request *request);
+
+/* After a job: true when the request is over, false when there is more to copy. */
+bool request_over(struct server_request *request);
+
+/* No longer wanted: ends as soon as no copy touches its pages. */
+void request_stop(struct server_request *request, int status);
+
+/* Its deadline is watched until request_unwatch(). */
+void request_watch(struct server_request *request);
+void request_unwatch(struct server_request *request);
+
+/* The read that these (server_wait.link) waited for has ended. */
+void load_ended(struct queue *waits, int status);
+
+int wait_init(struct server *server);
+
+/* ---- disk.c ---------------------------------------------------------------------------------- */
+
+int server_disk_init(struct server *server, const struct core_limits *limits, struct error *error);
+
+/* Chosen before the core is made. Zero segments: no disk tier. ST_OK or ST_INVALID. */
+int server_disk_limits(struct server *server, struct core_disk_limits *limits, struct error *error);
+void server_disk_finish(struct server *server);
+void server_disk_close_handles(struct server *server);
+
+/* Whether writes that were begun, or wait, are still to be done before a stop. */
+bool server_disk_busy(const struct server *server, bool patience);
+
+void disk_store(struct server *server, const struct core_action *action);
+void disk_load(struct server *server, const struct core_action *action);
+void disk_drop(struct server *server, const struct core_action *action);
+
+/* Tells the core what was refused at once. */
+void disk_drain(struct server *server);
+
+/* ---- restore.c: what is found on disk at start ------------------------------------------------
+ */
+
+struct restore;
+struct restore *restore_create(struct server *server);
+bool restore_entry(void *ctx, const struct disk_entry *entry);
+void restore_destroy(struct restore *restore);
+
+/* ---- kind.c: spaces and forms as bytes --------------------------------------------------------
+ */
+
+/* A space for the disk: what the core needs to have it again, and its name for people. */
+struct kind_space {
+    uint8_t id[CORE_KEY_BYTES]; /* the core's: mixed with the tenant's salt */
+    uint32_t tenant;
+    uint32_t admission;
+    uint64_t quota_bytes;
+    uint32_t group_count;
+    struct core_group groups[CORE_GROUPS_MAX];
+    char model[SPACE_NAME_BYTES];
+    char revision[SPACE_NAME_BYTES];
+};
+
+struct kind_form {
+    uint32_t group;
+    uint32_t grains;
+    struct stored_form form;
+};
+
+enum { KIND_SPACE_BYTES_MAX = 1024, KIND_FORM_BYTES_MAX = 512 };
+
+/* Bytes written, at most the maxima above. */
+uint32_t kind_space_encode(const struct kind_space *space, uint8_t *out);
+uint32_t kind_form_encode(const struct kind_form *form, uint8_t *out);
+
+/* False: not what the encoders write, or out of bounds. */
+bool kind_space_decode(const uint8_t *bytes, uint32_t count, struct kind_space *out);
+bool kind_form_decode(const uint8_t *bytes, uint32_t count, struct kind_form *out);
+
+/* Keeps what the core's space is; ST_OK or ST_NO_MEMORY. */
+int space_text_keep(struct server *server, uint32_t core_space, const struct kind_space *space);
+
+/* The disk tier's number for parts of a shape. ST_OK or why not. */
+int shape_kind(struct server *server, uint32_t shape, uint32_t *kind_out);
 
 /* ---- quiesce.c ------------------------------------------------------------------------------- */
 

@@ -32,6 +32,54 @@ static json_t *cpu_tier(struct server *server, const struct core_gauges *gauges)
     return object;
 }
 
+static json_t *disk_counters_of(const struct disk_status *status)
+{
+    json_t *object = json_object();
+#define X(name, help) put(object, #name, status->counters.name);
+    DISK_COUNTER_TABLE(X)
+#undef X
+    return object;
+}
+
+static json_t *disk_tier(struct server *server, const struct core_gauges *gauges)
+{
+    json_t *object = json_object();
+    const char *state = !server->settings->disk ? "off" : "none";
+    if (server->disk == NULL) {
+        (void)json_object_set_new(object, "state", json_string(state));
+        (void)json_object_set_new(object, "why", json_string(server->disk_why));
+        return object;
+    }
+    struct disk_status status;
+    disk_status(server->disk, &status);
+    bool up = status.state.readable && status.state.writable;
+    (void)json_object_set_new(object, "state", json_string(up ? "up" : "degraded"));
+    (void)json_object_set_new(object, "path", json_string(server->disk_path));
+    (void)json_object_set_new(object, "io",
+                              json_string(status.io == DISK_IO_URING ? "io_uring" : "threads"));
+    (void)json_object_set_new(object, "io_why", json_string(status.io_why));
+    (void)json_object_set_new(object, "readable", json_boolean(status.state.readable));
+    (void)json_object_set_new(object, "writable", json_boolean(status.state.writable));
+    (void)json_object_set_new(object, "last_error", json_string(status.last_error));
+    put(object, "bytes_max", server->disk_bytes);
+    put(object, "segments", status.segments);
+    put(object, "segments_max", status.state.segments_max);
+    put(object, "segment_file_bytes", status.segment_file_bytes);
+    put(object, "catalogue_bytes", status.catalogue_bytes);
+    put(object, "file_system_free_bytes", status.file_system_free_bytes);
+    put(object, "part_bytes", gauges->disk_bytes);
+    put(object, "parts", gauges->disk_parts);
+    put(object, "parts_on_disk_only", gauges->stored_parts);
+    put(object, "stores_in_flight", gauges->stores);
+    put(object, "loads_in_flight", gauges->loads);
+    put(object, "queued", gauges->queued);
+    put(object, "epoch", status.epoch);
+    put(object, "committed_epoch", status.committed_epoch);
+    put(object, "start_ms", status.start_ms);
+    (void)json_object_set_new(object, "counters", disk_counters_of(&status));
+    return object;
+}
+
 static json_t *index_numbers(const struct core_gauges *gauges)
 {
     json_t *object = json_object();
@@ -95,6 +143,7 @@ static char *status_json(struct server *server)
     put(object, "requests", gauges.requests);
     put(object, "copies_in_flight", copy_in_flight(server->copies));
     (void)json_object_set_new(object, "cpu", cpu_tier(server, &gauges));
+    (void)json_object_set_new(object, "disk", disk_tier(server, &gauges));
     (void)json_object_set_new(object, "index", index_numbers(&gauges));
     (void)json_object_set_new(object, "counters", counter_numbers(server));
     char *text = dump(object);

@@ -189,6 +189,7 @@ static const char *differ_space(const struct space *a, const struct space *b)
     SAME(fingerprint_bytes)
     SAME(isolation_bytes)
     SAME(quota_bytes)
+    SAME(admission)
     for (uint32_t i = 0; i < a->group_count; i++) {
         SAME(groups[i].rule)
         SAME(groups[i].window_tokens)
@@ -237,6 +238,15 @@ static const char *differ_small(const struct msg *a, const struct msg *b)
         return same(a->u.quiesce.pages, b->u.quiesce.pages, (size_t)a->u.quiesce.page_count * 4)
                    ? NULL
                    : "pages";
+    case MSG_PERSIST:
+        SAME(u.persist.space)
+        SAME(u.persist.key_grains)
+        SAME(u.persist.tail_tokens)
+        SAME(u.persist.deadline_ms)
+        SAME(u.persist.key_count)
+        return same(a->u.persist.keys, b->u.persist.keys, (size_t)a->u.persist.key_count * 32)
+                   ? NULL
+                   : "keys";
     case MSG_PROBE:
         SAME(u.probe.region)
         SAME(u.probe.offset_from)

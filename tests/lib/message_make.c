@@ -119,7 +119,8 @@ static void make_space(struct maker *maker, struct msg *msg)
                             .has_rope = coin(maker),
                             .group_count = between(maker, 1, SPACE_GROUPS_MAX),
                             .isolation_bytes = between(maker, 0, SPACE_FINGERPRINT_MAX),
-                            .quota_bytes = rng_next(maker->rng)};
+                            .quota_bytes = rng_next(maker->rng),
+                            .admission = between(maker, 0, SPACE_ADMIT_NEVER)};
     (void)snprintf(space->model, sizeof space->model, "%s", word(maker, 1, SPACE_NAME_BYTES - 1));
     (void)snprintf(space->revision, sizeof space->revision, "%s",
                    word(maker, 0, SPACE_NAME_BYTES - 1));
@@ -300,6 +301,16 @@ static void make_completion(struct maker *maker, struct msg *msg)
                                                 .bytes = rng_next(maker->rng)};
 }
 
+static void make_persist(struct maker *maker, struct msg *msg)
+{
+    msg->u.persist = (struct msg_persist){.space = between(maker, 0, UINT32_MAX),
+                                          .key_count = between(maker, 1, maker->items_max),
+                                          .key_grains = between(maker, 1, BLOCK_GRAINS_MAX),
+                                          .tail_tokens = between(maker, 1, GRAIN_TOKENS),
+                                          .deadline_ms = between(maker, 0, MSG_DEADLINE_MS_MAX)};
+    msg->u.persist.keys = noise(maker, (size_t)msg->u.persist.key_count * MSG_KEY_BYTES);
+}
+
 static void make_small(struct maker *maker, enum msg_kind kind, struct msg *msg)
 {
     uint32_t number = between(maker, 1, UINT32_MAX);
@@ -358,6 +369,7 @@ void message_make(struct rng *rng, enum msg_kind kind, uint32_t items_max, struc
         [MSG_LOOKUP_REPLY] = make_lookup_reply,
         [MSG_PULL] = make_pull,
         [MSG_QUIESCE] = make_quiesce,
+        [MSG_PERSIST] = make_persist,
         [MSG_COMPLETION] = make_completion,
     };
     struct maker maker = {.rng = rng, .items_max = items_max, .arena = arena};

@@ -179,6 +179,15 @@ struct kveik_group {
     bool opaque; /* pages are packed in a private way; see fingerprint and struct kveik_plane */
 };
 
+/* When blocks of a space go to the daemon's disk. */
+enum kveik_admission {
+    KVEIK_ADMIT_DEFAULT = 0,    /* as the daemon is set: disk-admission */
+    KVEIK_ADMIT_AT_ONCE = 1,    /* as soon as they were pushed */
+    KVEIK_ADMIT_SECOND_USE = 2, /* when they are used again */
+    KVEIK_ADMIT_EVICTION = 3,   /* before they leave memory */
+    KVEIK_ADMIT_NEVER = 4       /* unless kveik_persist() asks */
+};
+
 struct kveik_space {
     size_t size;
     const char *model;      /* the weights' name or hash: other weights must give another string */
@@ -193,6 +202,8 @@ struct kveik_space {
     const void *isolation; /* spaces with other bytes here share nothing; usually NULL */
     size_t isolation_bytes;
     uint64_t quota_bytes; /* hold at most so much of this space; 0: no bound of its own */
+    uint32_t admission;   /* enum kveik_admission: when its blocks go to disk; whoever registers
+                             last decides, as with the quota */
 };
 #define KVEIK_SPACE_INIT                                                                           \
     {                                                                                              \
@@ -430,12 +441,32 @@ struct kveik_pull {
         .size = sizeof(struct kveik_pull)                                                          \
     }
 
+/* Blocks that must outlive the daemon: they go to disk whatever the admission of their space, and
+ * the request completes when their bytes and their entries are on stable storage. Statuses are one
+ * a key: OK, MISS (not held for all layers and heads), E_BUSY (too much waits for the disk). The
+ * whole is E_UNSUPPORTED without a disk tier, E_IO when some could not be written, E_DEADLINE when
+ * the disk was too slow: they may be written yet. */
+struct kveik_persist {
+    size_t size;
+    uint32_t space;
+    const uint8_t *keys; /* as in a lookup */
+    uint32_t key_count;
+    uint32_t key_tokens;  /* 0: 16 */
+    uint32_t tail_tokens; /* valid tokens of the last grain; 0: 16 */
+    uint32_t deadline_ms; /* 0: 10 s */
+};
+#define KVEIK_PERSIST_INIT                                                                         \
+    {                                                                                              \
+        .size = sizeof(struct kveik_persist)                                                       \
+    }
+
 enum kveik_op_kind {
     KVEIK_OP_PUSH = 1,
     KVEIK_OP_LOOKUP = 2,
     KVEIK_OP_PULL = 3,
     KVEIK_OP_RELEASE = 4,
-    KVEIK_OP_QUIESCE = 5
+    KVEIK_OP_QUIESCE = 5,
+    KVEIK_OP_PERSIST = 6
 };
 
 enum { KVEIK_ORIGINS_MAX = 16 };
@@ -484,6 +515,8 @@ KVEIK_API int kveik_submit_lookup(kveik_client *client, const struct kveik_looku
                                   void *user, uint64_t *op_out, struct kveik_error *error);
 KVEIK_API int kveik_submit_pull(kveik_client *client, const struct kveik_pull *pull, void *user,
                                 uint64_t *op_out, struct kveik_error *error);
+KVEIK_API int kveik_submit_persist(kveik_client *client, const struct kveik_persist *persist,
+                                   void *user, uint64_t *op_out, struct kveik_error *error);
 KVEIK_API int kveik_submit_release(kveik_client *client, uint64_t lease, void *user,
                                    uint64_t *op_out, struct kveik_error *error);
 /* Completes once no copy touches these pages (pages NULL: the whole layout): not yet begun requests
@@ -517,6 +550,8 @@ KVEIK_API int kveik_lookup(kveik_client *client, const struct kveik_lookup *look
                            struct kveik_completion *completion_out);
 KVEIK_API int kveik_pull(kveik_client *client, const struct kveik_pull *pull,
                          struct kveik_completion *completion_out);
+KVEIK_API int kveik_persist(kveik_client *client, const struct kveik_persist *persist,
+                            struct kveik_completion *completion_out);
 KVEIK_API int kveik_release(kveik_client *client, uint64_t lease);
 KVEIK_API int kveik_quiesce(kveik_client *client, uint32_t layout, const uint32_t *pages,
                             uint32_t page_count, uint32_t timeout_ms);

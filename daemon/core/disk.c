@@ -1,0 +1,288 @@
+/* Where parts lie on disk: segments and the lists of what is in them. */
+#include "daemon/core/state.h"
+
+enum { SEAL_SHIFT = 16, STORES_LIMIT = 65536, LOADS_LIMIT = 65536, FORGETS_MAX = 1 << 19 };
+
+static bool limits_good(const struct core_disk_limits *limits)
+{
+    return limits->segments_max <= 65535 && limits->stores_max >= 1 &&
+           limits->stores_max <= STORES_LIMIT && limits->loads_max >= 1 &&
+           limits->loads_max <= LOADS_LIMIT && limits->queue_max >= 1 &&
+           limits->admission >= CORE_ADMIT_AT_ONCE && limits->admission <= CORE_ADMIT_NEVER;
+}
+
+int disk_init(struct core *core)
+{
+    struct disk *disk = &core->disk;
+    disk->limits = core->limits.disk;
+    disk->victim = NONE;
+    disk->open[0] = NONE;
+    disk->open[1] = NONE;
+    disk->stored_old = NONE;
+    disk->stored_new = NONE;
+    disk->persisting = NONE;
+    disk->on = disk->limits.segments_max > 0;
+    if (!disk->on) {
+        return ST_OK;
+    }
+    if (!limits_good(&disk->limits)) {
+        return ST_INVALID;
+    }
+    disk->readable = true;
+    disk->writable = true;
+    disk->segments_max = disk->limits.segments_max;
+    disk->chance = core->limits.hash_seed | 1u;
+    struct {
+        struct vm_array *array;
+        size_t bytes;
+        uint64_t count;
+        bool all;
+    } arrays[] = {
+        {&disk->disk_parts, sizeof(struct disk_part), core->limits.parts_max, false},
+        {&disk->parents, CORE_KEY_BYTES, core->limits.blocks_max, false},
+        {&disk->segments, sizeof(struct segment), disk->limits.segments_max, true},
+        {&disk->queue, sizeof(uint32_t), disk->limits.queue_max, true},
+        {&disk->described, sizeof(struct core_stored), disk->limits.stores_max, true},
+    };
+    int status = slots_init(&disk->stores, sizeof(struct store), disk->limits.stores_max);
+    status = status != ST_OK
+                 ? status
+                 : slots_init(&disk->loads, sizeof(struct load), disk->limits.loads_max);
+    for (size_t i = 0; status == ST_OK && i < ARRAY_COUNT(arrays); i++) {
+        status = vm_array_init(arrays[i].array, arrays[i].bytes, arrays[i].count);
+        if (status == ST_OK && arrays[i].all) {
+            status = vm_array_commit(arrays[i].array, arrays[i].count);
+        }
+    }
+    return status;
+}
+
+void disk_finish(struct core *core)
+{
+    struct disk *disk = &core->disk;
+    vm_array_finish(&disk->disk_parts);
+    vm_array_finish(&disk->parents);
+    vm_array_finish(&disk->segments);
+    vm_array_finish(&disk->queue);
+    vm_array_finish(&disk->described);
+    slots_finish(&disk->stores);
+    slots_finish(&disk->loads);
+}
+
+void disk_attach(struct core *core, uint32_t number, struct core_place place, uint64_t seal,
+                 uint32_t epoch)
+{
+    struct part *part = part_at(core, number);
+    const struct shape *shape = shape_at(core, part->shape);
+    struct segment *segment = segment_at(core, place.segment);
+    KVEIK_ASSERT(!part_on_disk(part));
+    if (segment->state == SEGMENT_FREE) {
+        *segment = (struct segment){.state = SEGMENT_IN_USE, .part_first = NONE};
+        core->disk.segments_used++;
+    }
+    *disk_part_at(core, number) =
+        (struct disk_part){.seal_segment = (seal << SEAL_SHIFT) | place.segment,
+                           .offset = place.offset,
+                           .prev = NONE,
+                           .next = segment->part_first,
+                           .epoch = epoch};
+    if (segment->part_first != NONE) {
+        disk_part_at(core, segment->part_first)->prev = number;
+    }
+    segment->part_first = number;
+    segment->parts++;
+    segment->live_bytes += shape->bytes;
+    part->flags |= PART_ON_DISK;
+    core->disk.parts++;
+    core->disk.bytes += shape->bytes;
+    tenant_at(core, space_at(core, shape->space)->tenant)->disk_bytes += shape->bytes;
+}
+
+void disk_detach(struct core *core, uint32_t number, bool forget)
+{
+    struct part *part = part_at(core, number);
+    const struct shape *shape = shape_at(core, part->shape);
+    const struct disk_part *at = disk_part_at(core, number);
+    struct segment *segment = segment_at(core, disk_segment(at));
+    KVEIK_ASSERT(part_on_disk(part) && segment->parts > 0 && segment->live_bytes >= shape->bytes);
+    if (at->prev != NONE) {
+        disk_part_at(core, at->prev)->next = at->next;
+    } else {
+        segment->part_first = at->next;
+    }
+    if (at->next != NONE) {
+        disk_part_at(core, at->next)->prev = at->prev;
+    }
+    segment->parts--;
+    segment->live_bytes -= shape->bytes;
+    part->flags &= (uint8_t)~PART_ON_DISK;
+    core->disk.parts--;
+    core->disk.bytes -= shape->bytes;
+    tenant_at(core, space_at(core, shape->space)->tenant)->disk_bytes -= shape->bytes;
+    if (forget && segment->state == SEGMENT_IN_USE && core->scratch.action_count < FORGETS_MAX) {
+        /* an entry that is not forgotten now comes back after a restart, and is as good then */
+        struct core_action *action = action_add(core, ACTION_FORGET);
+        action->place = (struct core_place){.segment = disk_segment(at), .offset = at->offset};
+    }
+}
+
+void disk_part_lost(struct core *core, uint32_t number)
+{
+    struct part *part = part_at(core, number);
+    disk_detach(core, number, true);
+    if (part->state == PART_STORED) {
+        if (part->refs == 0) {
+            core->counters.lost_parts++;
+            part_drop(core, number);
+            return;
+        }
+        core->disk.stored--;
+        core->counters.lost_parts++;
+        part->state = PART_FAILED; /* goes with its last reference */
+    }
+}
+
+void segment_try_free(struct core *core, uint32_t number)
+{
+    struct segment *segment = segment_at(core, number);
+    bool ending = segment->state == SEGMENT_RECLAIMING || segment->state == SEGMENT_LOST;
+    if (!ending || segment->parts > 0 || segment->busy > 0) {
+        return;
+    }
+    segment->state = SEGMENT_FREE;
+    core->disk.segments_used--;
+    if (core->disk.victim == number) {
+        core->disk.victim = NONE;
+    }
+    for (uint32_t i = 0; i < ARRAY_COUNT(core->disk.open); i++) {
+        core->disk.open[i] = core->disk.open[i] == number ? NONE : core->disk.open[i];
+    }
+    struct core_action *action = action_add(core, ACTION_SEGMENT_FREE);
+    action->handle = number;
+}
+
+void step_segment_lost(struct core *core, const struct core_event *event)
+{
+    uint32_t number = event->u.segment_lost.segment;
+    struct segment *segment = segment_at(core, number);
+    if (segment->state == SEGMENT_FREE) { /* nothing of it was ever told */
+        *segment = (struct segment){.state = SEGMENT_IN_USE, .part_first = NONE};
+        core->disk.segments_used++;
+    }
+    segment->state = SEGMENT_LOST;
+    while (segment->part_first != NONE) {
+        disk_part_lost(core, segment->part_first);
+    }
+    segment_try_free(core, number);
+    persist_check(core);
+}
+
+void step_disk_state(struct core *core, const struct core_event *event)
+{
+    uint32_t most = core->disk.limits.segments_max;
+    uint32_t now = event->u.disk_state.segments_max;
+    core->disk.segments_max = now < most ? now : most;
+    core->disk.readable = event->u.disk_state.readable;
+    core->disk.writable = event->u.disk_state.writable;
+}
+
+/* ---- at start -------------------------------------------------------------------------------- */
+
+static const char *restore_refusal(const struct core *core, const struct core_event *event)
+{
+    uint32_t number = event->u.restore.shape;
+    uint32_t keys = event->u.restore.key_count;
+    uint32_t grains = event->u.restore.grains;
+    if (number >= core->shapes.high || !shape_at(core, number)->used) {
+        return "no such shape";
+    }
+    if (grains == 0 || grains > shape_at(core, number)->grains || (keys != 1 && keys != grains)) {
+        return "keys must be of every grain, or of the last, of 1 to the shape's grains";
+    }
+    if (event->u.restore.tail_tokens == 0 || event->u.restore.tail_tokens > GRAIN_TOKENS) {
+        return "the last grain has 1 to 16 tokens";
+    }
+    if (event->u.restore.place.segment >= core->disk.limits.segments_max ||
+        event->u.restore.origin_bytes > CORE_INSTANCE_MAX) {
+        return "segment or origin out of bounds";
+    }
+    return NULL;
+}
+
+static uint32_t restore_origin(struct core *core, const struct core_event *event, uint32_t tenant)
+{
+    for (uint32_t n = 0; n < core->origins.high; n++) {
+        struct origin *origin = origin_at(core, n);
+        if (origin->refs > 0 && origin->tenant == tenant &&
+            origin->id_bytes == event->u.restore.origin_bytes &&
+            __builtin_memcmp(origin->id, event->u.restore.origin, origin->id_bytes) == 0) {
+            origin->refs++;
+            return n;
+        }
+    }
+    return origin_take(core, event->u.restore.origin, event->u.restore.origin_bytes, tenant);
+}
+
+/* The part, or NONE: a limit is reached, or it is there already. */
+static uint32_t restore_part(struct core *core, const struct core_event *event)
+{
+    const struct shape *shape = shape_at(core, event->u.restore.shape);
+    uint32_t keys = event->u.restore.key_count;
+    struct block like = {.grains_less_one = (uint8_t)(event->u.restore.grains - 1),
+                         .keys_less_one = (uint8_t)(keys - 1),
+                         .tail_tokens = (uint8_t)event->u.restore.tail_tokens};
+    struct asked asked = {.key = event->u.restore.keys + (size_t)(keys - 1) * CORE_KEY_BYTES,
+                          .space = shape->space};
+    asked.hash = core_hash(core, asked.space, asked.key);
+    uint32_t block = find_block(core, &asked, &like);
+    for (uint32_t n = block == NONE ? NONE : block_at(core, block)->parts; n != NONE;
+         n = part_at(core, n)->next) {
+        if (part_at(core, n)->shape == event->u.restore.shape) {
+            return NONE;
+        }
+    }
+    if (core->parts.used >= core->limits.parts_max ||
+        (block == NONE && !keys_room(&core->keys, keys))) {
+        return NONE;
+    }
+    if (block == NONE) {
+        block = block_create(core, shape->space, event->u.restore.keys, keys,
+                             event->u.restore.grains, event->u.restore.tail_tokens);
+    }
+    if (block == NONE) {
+        return NONE;
+    }
+    uint32_t origin = restore_origin(core, event, space_at(core, shape->space)->tenant);
+    uint32_t part =
+        origin == NONE ? NONE : part_restore(core, block, event->u.restore.shape, origin);
+    if (origin != NONE) {
+        origin_give(core, origin); /* the part has its own reference */
+    }
+    if (part == NONE) {
+        if (block_at(core, block)->parts == NONE) {
+            block_drop(core, block);
+        }
+        return NONE;
+    }
+    block_parent_set(core, block, event->u.restore.parent);
+    return part;
+}
+
+void step_restore(struct core *core, const struct core_event *event)
+{
+    struct core_action *action = action_add(core, ACTION_RESTORED);
+    action->status = ST_INVALID;
+    action->text = core->disk.on ? restore_refusal(core, event) : "there is no disk tier";
+    if (action->text != NULL) {
+        return;
+    }
+    uint32_t part = restore_part(core, event);
+    if (part == NONE) {
+        action->status = ST_LIMIT;
+        action->text = "it is there already, or a limit is reached";
+        return;
+    }
+    disk_attach(core, part, event->u.restore.place, event->u.restore.seal, core->disk.committed);
+    core->counters.restored++;
+    action->status = ST_OK;
+}
