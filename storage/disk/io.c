@@ -247,7 +247,8 @@ static uint64_t oldest_of(const struct queue *list, uint64_t oldest_ns)
 uint64_t disk_io_oldest_ns(const struct disk_io *io)
 {
     KVEIK_CHECK_OBJ(io, DISK_IO_MAGIC);
-    struct disk_io *locked = (struct disk_io *)(uintptr_t)io; /* only its mutex changes */
+    /* only its mutex changes */
+    struct disk_io *locked = (struct disk_io *)(uintptr_t)io; // NOLINT(performance-no-int-to-ptr)
     (void)pthread_mutex_lock(&locked->mutex);
     uint64_t oldest_ns = oldest_of(&io->done, oldest_of(&io->active, UINT64_MAX));
     if (!queue_empty(&io->waiting)) { /* in order of submission */

@@ -263,7 +263,11 @@ static int uring_start(struct disk_io *io, struct error *error)
 static int try_nothing(struct io_uring *uring)
 {
     struct io_uring_cqe *completion = NULL;
-    io_uring_prep_nop(io_uring_get_sqe(uring));
+    struct io_uring_sqe *entry = io_uring_get_sqe(uring);
+    if (entry == NULL) {
+        return -ENOMEM;
+    }
+    io_uring_prep_nop(entry);
     int result = io_uring_submit_and_wait(uring, 1);
     if (result >= 0) {
         result = io_uring_wait_cqe(uring, &completion);
