@@ -13,7 +13,7 @@ ABI_ASSERT(sizeof(struct kveik_error) == 260);
 ABI_ASSERT(sizeof(struct kveik_options) == 64);
 ABI_ASSERT(sizeof(struct kveik_info) == 192);
 ABI_ASSERT(sizeof(struct kveik_group) == 40);
-ABI_ASSERT(sizeof(struct kveik_space) == 96);
+ABI_ASSERT(sizeof(struct kveik_space) == 104);
 ABI_ASSERT(sizeof(struct kveik_memory_options) == 32);
 ABI_ASSERT(sizeof(struct kveik_plane) == 48);
 ABI_ASSERT(sizeof(struct kveik_layout) == 80);

@@ -107,7 +107,7 @@ static double push(uint32_t shape, uint32_t grains, uint64_t first, uint32_t blo
 {
     static uint8_t keys[CHAIN * 8 * CORE_KEY_BYTES];
     make_keys(keys, first, blocks * grains);
-    struct core_push_run run = {shape, keys, blocks * grains, blocks, grains * 16};
+    struct core_push_run run = {shape, keys, blocks * grains, blocks, grains * 16, NULL};
     double took = step(&(struct core_event){
         .kind = EVENT_PUSH, .u.push = {.space = space, .runs = &run, .run_count = 1}});
     KVEIK_ASSERT(last.kind == ACTION_COPY);

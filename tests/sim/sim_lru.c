@@ -111,7 +111,7 @@ static void push(uint32_t space, uint32_t shape, const uint8_t *keys, const uint
             }
         }
     }
-    struct core_push_run run = {shape, keys, count, count, GRAIN_TOKENS};
+    struct core_push_run run = {shape, keys, count, count, GRAIN_TOKENS, NULL};
     step(&(struct core_event){.kind = EVENT_PUSH,
                               .u.push = {.space = space, .runs = &run, .run_count = 1}});
     SIM_CHECK(sim.answer.status == ST_OK && sim.answer.status_count == count);

@@ -169,6 +169,13 @@ static void act(const struct core_action *action)
         sim.answer = *action;
         sim.answered = true;
         break;
+    case ACTION_WAIT:
+    case ACTION_RESTORED:
+    case ACTION_STORE:
+    case ACTION_LOAD:
+    case ACTION_FORGET:
+    case ACTION_SEGMENT_FREE:
+    case ACTION_SYNC:
     default:
         sim_fail(__FILE__, __LINE__, "a known action");
     }

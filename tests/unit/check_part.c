@@ -87,7 +87,7 @@ START_TEST(repeated_keys_are_refused_in_the_end)
         uint32_t refused = 0;
         for (uint32_t i = 0; i < 16; i++) {
             keys[63 * CORE_KEY_BYTES] = (uint8_t)(1 + i); /* the last one tells blocks apart */
-            struct core_push_run run = {shape, keys, 64, 1, 64 * GRAIN_TOKENS};
+            struct core_push_run run = {shape, keys, 64, 1, 64 * GRAIN_TOKENS, NULL};
             struct core_event event = {.kind = EVENT_PUSH,
                                        .u.push = {.space = space, .runs = &run, .run_count = 1}};
             if (fixture_step(&f, &event, ACTION_COPY) != NULL) {

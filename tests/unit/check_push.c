@@ -70,7 +70,7 @@ START_TEST(duplicates_inside_a_push)
         open_core();
         uint8_t keys[3 * CORE_KEY_BYTES] = {0};
         keys[CORE_KEY_BYTES] = 1;
-        struct core_push_run run = {shape, keys, 3, 3, 64};
+        struct core_push_run run = {shape, keys, 3, 3, 64, NULL};
         const struct core_action *copy = push_run(&run, space);
         ck_assert_uint_eq(copy->copy_count, 2);
         ck_assert_int_eq(copy->statuses[2], ST_HELD);
@@ -86,8 +86,8 @@ START_TEST(a_repeated_key_gives_no_wild_copy)
         uint8_t keys[4 * CORE_KEY_BYTES] = {0};
         for (uint32_t h = 0; h < 2; h++) {
             struct core_ranges half = {0, 2, h, 1};
-            struct core_push_run run = {fixture_shape(&f, 0, space, 0, 4, half, 512), keys, 4, 1,
-                                        64};
+            struct core_push_run run = {
+                fixture_shape(&f, 0, space, 0, 4, half, 512), keys, 4, 1, 64, NULL};
             ck_assert_int_eq(push_run(&run, space)->kind, ACTION_COPY);
             (void)fixture_done(&f, 0, 0, ST_OK);
         }
@@ -109,7 +109,7 @@ END_TEST
 START_TEST(last_keys_only)
     {
         open_core();
-        struct core_push_run run = {shape, fixture_keys(&f, 3, 3, 4), 3, 3, 64};
+        struct core_push_run run = {shape, fixture_keys(&f, 3, 3, 4), 3, 3, 64, NULL};
         ck_assert_uint_eq(push_run(&run, space)->copy_count, 3);
         (void)fixture_done(&f, 0, 0, ST_OK);
         ck_assert_uint_eq(fixture_gauges(&f).keys, 3);
@@ -128,15 +128,15 @@ START_TEST(nonsense_is_refused)
     {
         open_core();
         const uint8_t *keys = fixture_keys(&f, 0, 64, 1);
-        struct core_push_run bad[] = {{shape, keys, 3, 2, 64},
-                                      {shape, keys, 8, 2, 0},
-                                      {shape, keys, 8, 2, 65},
-                                      {shape, keys, 8, 2, UINT32_MAX - 10},
-                                      {shape, keys, 0, 0, 64},
-                                      {shape + 1, keys, 8, 2, 64},
-                                      {UINT32_MAX, keys, 8, 2, 64},
-                                      {shape, keys, UINT32_MAX, UINT32_MAX, 64},
-                                      {shape, keys, 2000000, 2000000, 64}};
+        struct core_push_run bad[] = {{shape, keys, 3, 2, 64, NULL},
+                                      {shape, keys, 8, 2, 0, NULL},
+                                      {shape, keys, 8, 2, 65, NULL},
+                                      {shape, keys, 8, 2, UINT32_MAX - 10, NULL},
+                                      {shape, keys, 0, 0, 64, NULL},
+                                      {shape + 1, keys, 8, 2, 64, NULL},
+                                      {UINT32_MAX, keys, 8, 2, 64, NULL},
+                                      {shape, keys, UINT32_MAX, UINT32_MAX, 64, NULL},
+                                      {shape, keys, 2000000, 2000000, 64, NULL}};
         for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
             const struct core_action *reply = push_run(&bad[i], space);
             ck_assert_int_eq(reply->kind, ACTION_REPLY);
@@ -154,7 +154,7 @@ START_TEST(shapes_of_others_are_refused)
         (void)fixture_session(&f, 1, "b", 1);
         uint32_t foreign = fixture_space(&f, 1, 1, &group, 1);
         uint32_t theirs = fixture_shape(&f, 1, foreign, 0, 4, whole, 1024);
-        struct core_push_run run = {theirs, fixture_keys(&f, 0, 4, 1), 4, 1, 64};
+        struct core_push_run run = {theirs, fixture_keys(&f, 0, 4, 1), 4, 1, 64, NULL};
         ck_assert_uint_ne(foreign, space);
         ck_assert_int_eq(push_run(&run, foreign)->status, ST_INVALID);
         ck_assert_int_eq(push_run(&run, space)->status, ST_INVALID);
