@@ -109,7 +109,8 @@ int bench_daemon_start(struct bench_daemon *daemon, const struct bench_daemon_op
     (void)snprintf(bytes, sizeof bytes, "--cpu-bytes=%llu", (unsigned long long)options->cpu_bytes);
     (void)snprintf(threads, sizeof threads, "--copy-threads=%u", options->copy_threads);
     (void)snprintf(log_path, sizeof log_path, "%s/log", daemon->folder);
-    char *const argv[] = {program, socket_path, bytes, threads, NULL};
+    char no_disk[] = "--disk=no"; /* memory is what is measured */
+    char *const argv[] = {program, socket_path, bytes, threads, no_disk, NULL};
     daemon->pid = fork();
     if (daemon->pid == 0) {
         become_daemon(argv, log_path);

@@ -143,6 +143,58 @@ static void show_cpu(struct table *table, const json_t *status)
     }
 }
 
+/* What is wrong with the disk tier, or where it is. */
+static void disk_note(const json_t *disk, char *out, size_t out_bytes)
+{
+    if (!json_is_true(json_object_get(disk, "readable")) ||
+        !json_is_true(json_object_get(disk, "writable"))) {
+        (void)snprintf(out, out_bytes, "%s%s: %s",
+                       json_is_true(json_object_get(disk, "readable")) ? "" : "not readable ",
+                       json_is_true(json_object_get(disk, "writable")) ? "" : "not writable",
+                       text(disk, "last_error"));
+        return;
+    }
+    (void)snprintf(out, out_bytes, "%s, by %s, %llu of %llu segments", text(disk, "path"),
+                   text(disk, "io"),
+                   (unsigned long long)json_integer_value(json_object_get(disk, "segments")),
+                   (unsigned long long)json_integer_value(json_object_get(disk, "segments_max")));
+}
+
+static void show_disk(struct table *table, const json_t *status)
+{
+    const json_t *disk = json_object_get(status, "disk");
+    const char *state = text(disk, "state");
+    char note[400];
+    if (strcmp(state, "up") != 0 && strcmp(state, "degraded") != 0) {
+        table_row(table);
+        table_text(table, COLUMN_WHAT, "disk tier");
+        table_text(table, COLUMN_VALUE, state);
+        table_text(table, COLUMN_NOTE,
+                   strcmp(state, "off") == 0 ? "disk is set to no" : text(disk, "why"));
+        return;
+    }
+    disk_note(disk, note, sizeof note);
+    row_bytes(table, "disk tier", number(status, "disk", "bytes_max"), note);
+    (void)snprintf(note, sizeof note, "%llu parts, %llu of them on disk only",
+                   (unsigned long long)number(status, "disk", "parts"),
+                   (unsigned long long)number(status, "disk", "parts_on_disk_only"));
+    row_bytes(table, "  used", number(status, "disk", "part_bytes"), note);
+    const json_t *counters = json_object_get(disk, "counters");
+    uint64_t fresh = number(disk, "counters", "written_bytes");
+    uint64_t device = number(disk, "counters", "device_bytes");
+    (void)snprintf(note, sizeof note, "%.2f bytes written for each; %llu parts wait, %llu dropped",
+                   fresh == 0 ? 0.0 : (double)device / (double)fresh,
+                   (unsigned long long)number(status, "disk", "queued"),
+                   (unsigned long long)number(status, "counters", "store_dropped"));
+    row_bytes(table, "  written", fresh, note);
+    (void)snprintf(
+        note, sizeof note, "%llu parts; %llu damaged, %llu errors",
+        (unsigned long long)number(status, "counters", "loads"),
+        (unsigned long long)json_integer_value(json_object_get(counters, "corrupt_parts")),
+        (unsigned long long)json_integer_value(json_object_get(counters, "read_errors")));
+    row_bytes(table, "  read", number(disk, "counters", "read_bytes"), note);
+}
+
 static void show_index(struct table *table, const json_t *status)
 {
     uint64_t blocks = number(status, "index", "blocks");
@@ -211,6 +263,7 @@ static int show(const json_t *status)
     struct table *table = table_create(columns, COLUMN_COUNT, false);
     show_daemon(table, status);
     show_cpu(table, status);
+    show_disk(table, status);
     show_index(table, status);
     show_counters(table, status);
     int printed = table_print(table, stdout);

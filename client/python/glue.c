@@ -185,6 +185,12 @@ int64_t glue_submit_lookup(struct glue_handle *handle, const struct kveik_lookup
     SUBMIT(handle, kveik_submit_lookup, lookup);
 }
 
+int64_t glue_submit_persist(struct glue_handle *handle, const struct kveik_persist *persist,
+                            uintptr_t tag)
+{
+    SUBMIT(handle, kveik_submit_persist, persist);
+}
+
 int64_t glue_submit_release(struct glue_handle *handle, uint64_t lease, uintptr_t tag)
 {
     SUBMIT(handle, kveik_submit_release, lease);
@@ -236,6 +242,12 @@ int glue_lookup(struct glue_handle *handle, const struct kveik_lookup *lookup,
                 struct kveik_completion *completion_out)
 {
     THROUGH(handle, kveik_lookup(client, lookup, completion_out));
+}
+
+int glue_persist(struct glue_handle *handle, const struct kveik_persist *persist,
+                 struct kveik_completion *completion_out)
+{
+    THROUGH(handle, kveik_persist(client, persist, completion_out));
 }
 
 int glue_release(struct glue_handle *handle, uint64_t lease)

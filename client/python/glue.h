@@ -61,6 +61,8 @@ int64_t glue_submit_push(struct glue_handle *handle, const struct kveik_push_run
 int64_t glue_submit_pull(struct glue_handle *handle, const struct kveik_pull *pull, uintptr_t tag);
 int64_t glue_submit_lookup(struct glue_handle *handle, const struct kveik_lookup *lookup,
                            uintptr_t tag);
+int64_t glue_submit_persist(struct glue_handle *handle, const struct kveik_persist *persist,
+                            uintptr_t tag);
 int64_t glue_submit_release(struct glue_handle *handle, uint64_t lease, uintptr_t tag);
 int64_t glue_submit_quiesce(struct glue_handle *handle, uint32_t layout, const uint32_t *pages,
                             uint32_t page_count, uintptr_t tag);
@@ -77,6 +79,8 @@ int glue_pull(struct glue_handle *handle, const struct kveik_pull *pull,
               struct kveik_completion *completion_out);
 int glue_lookup(struct glue_handle *handle, const struct kveik_lookup *lookup,
                 struct kveik_completion *completion_out);
+int glue_persist(struct glue_handle *handle, const struct kveik_persist *persist,
+                 struct kveik_completion *completion_out);
 int glue_release(struct glue_handle *handle, uint64_t lease);
 int glue_quiesce(struct glue_handle *handle, uint32_t layout, const uint32_t *pages,
                  uint32_t page_count, uint32_t timeout_ms);

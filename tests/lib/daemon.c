@@ -62,6 +62,7 @@ static _Noreturn void become(const struct daemon *daemon, const char *const *arg
         argv[i] = words[i].passed;
     }
     argv[count] = NULL;
+    (void)setenv("KVEIK_DISK", "no", 0); /* tests that want a disk say --disk=yes */
     int log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     (void)dup2(log, STDERR_FILENO);
     (void)execv(argv[0], argv);

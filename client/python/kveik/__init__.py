@@ -26,15 +26,15 @@ from .errors import (Busy, Cancelled, Closed, Corrupt, Deadline, Error, Forked, 
                      Quota, Shutdown, Status, Stuck, Unavailable, UnknownId, Unsupported, Version)
 from .hashing import Hasher, hash_tokens
 from .memory import Memory
-from .types import (GRAIN_TOKENS, KEY_BYTES, Completion, Dtype, Group, Info, Kind, Mode, Origin,
-                    Plane, PullRun, PushRun, Region, Rule, Want)
+from .types import (GRAIN_TOKENS, KEY_BYTES, Admission, Completion, Dtype, Group, Info, Kind,
+                    Mode, Origin, Plane, PullRun, PushRun, Region, Rule, Want)
 
 __version__: str = _ffi.string(_lib.kveik_version()).decode()
 """Of libkveik, "0.1.0"."""
 
 __all__ = [
-    "Busy", "Cancelled", "Client", "Closed", "Completion", "Corrupt", "Deadline", "Dtype", "Error",
-    "Forked", "GRAIN_TOKENS", "Group", "Hasher", "IOFailed", "Info", "Invalid", "KEY_BYTES",
+    "Admission", "Busy", "Cancelled", "Client", "Closed", "Completion", "Corrupt", "Deadline",
+    "Dtype", "Error", "Forked", "GRAIN_TOKENS", "Group", "Hasher", "IOFailed", "Info", "Invalid", "KEY_BYTES",
     "Kind", "Limit", "Lost", "Memory", "MemoryFailed", "Mismatch", "Mode", "NoMemory", "NoSpace",
     "Origin", "Permission", "Plane", "Protocol", "PullRun", "PushRun", "Quota", "Region", "Rule",
     "Shutdown", "Status", "Stuck", "Unavailable", "UnknownId", "Unsupported", "Version", "Want",

@@ -116,6 +116,10 @@ class AsyncClient:
         """See Client.submit_lookup()."""
         return await self._await(self.client.submit_lookup, space, keys, **named)
 
+    async def persist(self, space: int, keys: Any, **named: Any) -> Completion:
+        """See Client.submit_persist()."""
+        return await self._await(self.client.submit_persist, space, keys, **named)
+
     async def release(self, lease: int) -> Completion:
         """See Client.submit_release()."""
         return await self._await(self.client.submit_release, lease)

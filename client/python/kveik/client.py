@@ -14,9 +14,9 @@ from .arrays import span_of
 from .errors import Closed, Invalid, error_for, failed
 from .memory import Memory
 from .structs import (Check, Fill, SelfTest, completion, dtype_of, groups_of, handle_of, lookup_of,
-                      named, pages_of, pull_of, push_of, struct)
-from .types import (GRAIN_TOKENS, Completion, Dtype, Group, Info, Kind, Mode, Plane, PullRun,
-                    PushRun, Region, Want)
+                      named, pages_of, persist_of, pull_of, push_of, struct)
+from .types import (GRAIN_TOKENS, Admission, Completion, Dtype, Group, Info, Kind, Mode, Plane,
+                    PullRun, PushRun, Region, Want)
 
 _NAP_MS = 250  # between looks at signals, such as Ctrl-C, while a thread waits
 _OK, _PENDING, _CANCELLED = lib.KVEIK_OK, lib.KVEIK_PENDING, lib.KVEIK_E_CANCELLED
@@ -127,7 +127,8 @@ class Client:
     # ---- what the KV means, where it is, how it lies there ---------------------------------------
     def register_space(self, model: str, dtype: Dtype | str | Any, groups: Sequence[Group], *,
                        revision: str = "", rope_id: bytes | None = None, fingerprint: bytes = b"",
-                       isolation: bytes = b"", quota_bytes: int = 0) -> int:
+                       isolation: bytes = b"", quota_bytes: int = 0,
+                       admission: Admission | str = Admission.DEFAULT) -> int:
         """Says what the KV means; a handle for lookups and layouts.
 
         model        the weights' name or hash: other weights must give another string
@@ -136,6 +137,7 @@ class Client:
         fingerprint  of private packing (engine build, page size), with opaque groups
         isolation    spaces with other bytes here share nothing
         quota_bytes  hold at most so much of it; 0: no bound of its own
+        admission    when its blocks go to the daemon's disk: Admission or its name
         """
         if rope_id is not None and len(rope_id) != 32:
             raise Invalid(f"rope_id has {len(rope_id)} bytes, must have 32 (a SHA-256)")
@@ -147,7 +149,8 @@ class Client:
                         dtype=int(dtype_of(dtype)), rope_id=blobs[0], group_count=len(groups),
                         groups=table, fingerprint=blobs[1], fingerprint_bytes=len(fingerprint),
                         isolation=blobs[2], isolation_bytes=len(isolation),
-                        quota_bytes=quota_bytes)
+                        quota_bytes=quota_bytes,
+                        admission=int(named(Admission, admission, "admission")))
         out = ffi.new("uint32_t *")
         self._must(lib.glue_space_register(self._native, space, out))
         self._kinds[out[0]] = [len(group.kinds) for group in groups]
@@ -300,6 +303,15 @@ class Client:
         tag = self._tag(user)
         return self._submitted(lib.glue_submit_lookup(self._native, lookup, tag), tag)
 
+    def submit_persist(self, space: int, keys: Any, *, key_tokens: int = GRAIN_TOKENS,
+                       tail_tokens: int = 0, deadline_ms: int = 0, user: Any = None) -> int:
+        """Blocks that must outlive the daemon: completes when they are on stable storage, whatever
+        the admission of their space; otherwise as submit_push(). Raises nothing for what is not
+        held: its key's status is MISS."""
+        persist, held = persist_of(space, keys, key_tokens, tail_tokens, deadline_ms)
+        tag = self._tag(user)
+        return self._submitted(lib.glue_submit_persist(self._native, persist, tag), tag)
+
     def submit_release(self, lease: int, *, user: Any = None) -> int:
         """Gives a lease back."""
         tag = self._tag(user)
@@ -393,6 +405,13 @@ class Client:
                                  origins, deadline_ms)
         raw = completion()
         return self._blocked(lib.glue_lookup(self._native, lookup, raw), raw)
+
+    def persist(self, space: int, keys: Any, *, key_tokens: int = GRAIN_TOKENS,
+                tail_tokens: int = 0, deadline_ms: int = 0) -> Completion:
+        """submit_persist() and its completion; as push()."""
+        persist, held = persist_of(space, keys, key_tokens, tail_tokens, deadline_ms)
+        raw = completion()
+        return self._blocked(lib.glue_persist(self._native, persist, raw), raw)
 
     def release(self, lease: int) -> Completion:
         """submit_release() and its completion; raises the Error when it failed."""

@@ -171,6 +171,15 @@ def lookup_of(space: int, keys: Any, key_tokens: int, tail_tokens: int, step_tok
                              deadline_ms)), (pointer, table)
 
 
+def persist_of(space: int, keys: Any, key_tokens: int, tail_tokens: int,
+               deadline_ms: int) -> tuple[Any, Any]:
+    """A struct kveik_persist."""
+    pointer, key_count = keys_of(keys)
+    return struct("kveik_persist", space=space, keys=pointer, key_count=key_count,
+                  key_tokens=key_tokens, tail_tokens=tail_tokens,
+                  deadline_ms=deadline_ms), pointer
+
+
 def pages_of(pages: Any) -> tuple[Any, int]:
     """A table of pages, or NULL for None, which stands for all: no pages must not come to that."""
     if pages is None:

@@ -57,6 +57,17 @@ class Kind(enum.IntEnum):
     PULL = lib.KVEIK_OP_PULL
     RELEASE = lib.KVEIK_OP_RELEASE
     QUIESCE = lib.KVEIK_OP_QUIESCE
+    PERSIST = lib.KVEIK_OP_PERSIST
+
+
+class Admission(enum.IntEnum):
+    """When blocks of a space go to the daemon's disk."""
+
+    DEFAULT = lib.KVEIK_ADMIT_DEFAULT
+    AT_ONCE = lib.KVEIK_ADMIT_AT_ONCE
+    SECOND_USE = lib.KVEIK_ADMIT_SECOND_USE
+    EVICTION = lib.KVEIK_ADMIT_EVICTION
+    NEVER = lib.KVEIK_ADMIT_NEVER
 
 
 DTYPE_NAMES = {
