@@ -26,6 +26,20 @@ static int run(const struct settings *settings)
     return status == ST_OK ? EXIT_SUCCESS : EXIT_FAILED;
 }
 
+static int check_store(const struct settings *settings)
+{
+    struct log log;
+    log_init(&log, STDERR_FILENO, (enum log_level)settings->log_level,
+             (enum log_format)settings->log_format);
+    struct error error = {0};
+    bool clean = false;
+    if (server_check_store(settings, &log, &clean, &error) != ST_OK) {
+        (void)fprintf(stderr, "kveikd: %s\n", error.text);
+        return EXIT_FAILED;
+    }
+    return clean ? EXIT_SUCCESS : EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     struct options *options = options_create(&settings_table);
@@ -44,6 +58,8 @@ int main(int argc, char **argv)
         code = EXIT_USAGE;
     } else if (settings.check_config) {
         code = options_print(options, stdout) == ST_OK ? EXIT_SUCCESS : EXIT_FAILED;
+    } else if (settings.check_store) {
+        code = check_store(&settings);
     } else {
         (void)signal(SIGPIPE, SIG_IGN);
         (void)signal(SIGHUP, SIG_IGN); /* the log is stderr: nothing to open again */

@@ -25,4 +25,9 @@ void server_stop(struct server *server);
 /* In the mirror order. Accepts NULL. */
 void server_destroy(struct server *server);
 
+/* Checks the store on disk, with no daemon running on it; prints a report. *clean_out: nothing had
+ * to be dropped. ST_OK, or why it could not be checked. */
+int server_check_store(const struct settings *settings, struct log *log, bool *clean_out,
+                       struct error *error);
+
 #endif

@@ -245,6 +245,12 @@ static const struct option_spec specs[] = {
      .preset = "no",
      .offset = FIELD(check_config),
      .help = "check the configuration, print what is in effect, and end"},
+    {.name = "check-store",
+     .kind = OPTION_BOOL,
+     .preset = "no",
+     .offset = FIELD(check_store),
+     .help = "read all that is on disk, drop what its checksum does not fit, and end: 0 when "
+             "nothing had to be dropped, else 1"},
 };
 
 const struct options_table settings_table = {

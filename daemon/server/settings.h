@@ -42,6 +42,7 @@ struct settings {
     uint32_t log_level;
     uint32_t log_format;
     bool check_config;
+    bool check_store;
 };
 
 /* Names, defaults, limits and help of all settings. */
