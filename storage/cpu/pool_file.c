@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -25,6 +26,7 @@ enum {
     FILE_MODE = 0600,
     OPEN_TRIES = 8, /* the file may go between its opening and its locking */
     INTERRUPTIONS_MAX = 100,
+    NAME_BYTES = 100,
     LOCK_BYTE = 0,
     HOLDER_BYTE = 1,
     GRANULE_BYTES = 2 * 1024 * 1024,
@@ -53,9 +55,14 @@ static bool fails(enum fault_point point)
     return true;
 }
 
+/* The end of a long path, so that there is room for what is wrong with it. */
 static const char *name_of(const struct pool_file *file)
 {
-    return file->path != NULL ? file->path : "the descriptor given";
+    if (file->path == NULL) {
+        return "the descriptor given";
+    }
+    size_t length = strlen(file->path);
+    return file->path + (length > NAME_BYTES ? length - NAME_BYTES : 0);
 }
 
 /* ---- what file it is ------------------------------------------------------------------------- */
@@ -171,14 +178,14 @@ static int open_path(struct pool_file *file, bool attach, struct error *error)
     }
     int cause = errno;
     if (attach && cause == ENOENT) {
-        return error_set(error, ST_MISMATCH, "pool: %s is not there", file->path);
+        return error_set(error, ST_MISMATCH, "pool: %s is not there", name_of(file));
     }
     if (cause == ELOOP) {
-        return error_set(error, ST_INVALID, "pool: %s is a symbolic link", file->path);
+        return error_set(error, ST_INVALID, "pool: %s is a symbolic link", name_of(file));
     }
     bool denied = cause == EACCES || cause == EPERM || cause == EROFS;
     return error_errno(error, denied ? ST_PERMISSION : ST_IO, cause, "pool: cannot open %s",
-                       file->path);
+                       name_of(file));
 }
 
 static int open_given(struct pool_file *file, int given, struct error *error)
