@@ -96,11 +96,11 @@ static int check_file_system(struct pool_file *file, const struct pool_file_opti
     uint64_t blocks = info.f_blocks; /* 0: no limit; all ones: none either */
     uint64_t block_bytes = (uint64_t)info.f_bsize;
     if (blocks != 0 && blocks < options->budget_bytes / block_bytes) {
+        unsigned long long room = blocks * block_bytes;
         return error_set(error, ST_NO_SPACE,
                          "pool: %s lies on a %s of %llu bytes, smaller than the pool's %llu; give "
                          "it a larger size= or the pool a smaller one",
-                         name_of(file), file->file_system,
-                         (unsigned long long)(blocks * block_bytes),
+                         name_of(file), file->file_system, room,
                          (unsigned long long)options->budget_bytes);
     }
     return ST_OK;

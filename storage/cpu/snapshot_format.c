@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -79,7 +80,11 @@ static void get_text(const uint8_t *at, char *text, uint32_t bytes)
 {
     uint32_t i = 0;
     for (; i < bytes - 1 && at[i] != '\0'; i++) {
-        text[i] = at[i] > ' ' && at[i] <= '~' ? (char)at[i] : '?';
+        bool printable = at[i] > ' ' && at[i] <= '~';
+        text[i] = '?';
+        if (printable) {
+            text[i] = (char)at[i];
+        }
     }
     memset(text + i, 0, bytes - i);
 }
