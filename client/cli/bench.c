@@ -207,6 +207,9 @@ static const struct command benches[] = {
     {.name = "local",
      .summary = "the CPU tier of one node: push, pull, lookups, small requests, the index",
      .run = command_local},
+    {.name = "disk",
+     .summary = "the disk tier: push to durable, cold pull, start, write amplification",
+     .run = command_bench_disk},
 };
 
 static void list(FILE *out)

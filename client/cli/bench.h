@@ -9,6 +9,8 @@
 #include "client/cli/bench_engine.h"
 #include "client/cli/bench_report.h"
 
+struct cli;
+
 struct bench_run {
     struct bench_report *report;
     const char *socket_path; /* of the daemon that is measured; NULL: the default */
@@ -51,6 +53,9 @@ int bench_small(struct bench_run *run, struct error *error);
 
 /* Lookups, push cost and index memory as the number of blocks grows. */
 int bench_index(struct bench_run *run, struct error *error);
+
+/* `kveik bench disk`. */
+int command_bench_disk(struct cli *cli, int argc, char **argv);
 
 /* The same blocks through a Redis server of our own. ST_UNSUPPORTED when there is none. */
 int bench_redis(struct bench_run *run, struct error *error);

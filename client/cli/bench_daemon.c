@@ -21,6 +21,7 @@ enum {
     EXIT_EXEC = 127,
     PROGRAM_BYTES = 4096,
     ARGUMENT_BYTES = 160,
+    ARGUMENTS_MAX = 32,
 };
 
 int bench_folder_create(char *out, size_t out_bytes, struct error *error)
@@ -109,8 +110,17 @@ int bench_daemon_start(struct bench_daemon *daemon, const struct bench_daemon_op
     (void)snprintf(bytes, sizeof bytes, "--cpu-bytes=%llu", (unsigned long long)options->cpu_bytes);
     (void)snprintf(threads, sizeof threads, "--copy-threads=%u", options->copy_threads);
     (void)snprintf(log_path, sizeof log_path, "%s/log", daemon->folder);
-    char no_disk[] = "--disk=no"; /* memory is what is measured */
-    char *const argv[] = {program, socket_path, bytes, threads, no_disk, NULL};
+    static const char *const no_disk[] = {"--disk=no", NULL}; /* memory is what is measured */
+    char *argv[ARGUMENTS_MAX + 1] = {program, socket_path, bytes, threads};
+    union {
+        const char *given;
+        char *passed;
+    } word;
+    const char *const *more = options->more != NULL ? options->more : no_disk;
+    for (size_t i = 0, at = 4; more[i] != NULL && at < ARGUMENTS_MAX; i++) {
+        word.given = more[i];
+        argv[at++] = word.passed;
+    }
     daemon->pid = fork();
     if (daemon->pid == 0) {
         become_daemon(argv, log_path);
@@ -120,6 +130,28 @@ int bench_daemon_start(struct bench_daemon *daemon, const struct bench_daemon_op
         return error_errno(error, ST_IO, errno, "start kveikd");
     }
     return await_daemon(daemon, error);
+}
+
+double bench_daemon_cpu_s(const struct bench_daemon *daemon)
+{
+    char path[64];
+    char line[1024];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)daemon->pid);
+    FILE *file = fopen(path, "re");
+    size_t used = file != NULL ? fread(line, 1, sizeof line - 1, file) : 0;
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    line[used] = '\0';
+    const char *at = strrchr(line, ')'); /* the name may have anything in it */
+    double ticks = 0;
+    for (uint32_t field = 2; at != NULL && field < 15; field++) {
+        at = strchr(at + 1, ' ');
+        if (at != NULL && field + 1 >= 14) { /* utime and stime are fields 14 and 15 */
+            ticks += strtod(at, NULL);
+        }
+    }
+    return ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
 void bench_child_end(pid_t pid, int signal_number)

@@ -19,12 +19,16 @@ struct bench_daemon_options {
     const char *program; /* "": kveikd beside this program, else on the path */
     uint64_t cpu_bytes;
     uint32_t copy_threads;
+    const char *const *more; /* further arguments, NULL-terminated; NULL: none, and no disk */
 };
 
 /* Returns once the daemon answers. ST_OK, ST_IO, ST_UNAVAILABLE; finished by the caller in any
  * case. */
 int bench_daemon_start(struct bench_daemon *daemon, const struct bench_daemon_options *options,
                        struct error *error);
+
+/* CPU seconds that the daemon has used so far; 0 when it cannot be read. */
+double bench_daemon_cpu_s(const struct bench_daemon *daemon);
 
 /* Ends it and removes its folder. Accepts a zeroed one. */
 void bench_daemon_finish(struct bench_daemon *daemon);

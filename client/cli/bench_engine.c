@@ -233,7 +233,8 @@ int bench_engine_pass(struct bench_engine *engine, struct bench_pass *pass, stru
     uint64_t began_ns = clock_ns();
     while (status == ST_OK && ended < pass->blocks) {
         while (status == ST_OK && begun < pass->blocks && begun - ended < pass->depth) {
-            status = submit(engine, pass->push, pass->key_first + begun,
+            uint32_t key = pass->key_order != NULL ? pass->key_order[begun] : begun;
+            status = submit(engine, pass->push, pass->key_first + key,
                             engine->order[begun % engine->pages], error);
             begun++;
         }

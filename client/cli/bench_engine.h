@@ -59,8 +59,9 @@ struct bench_pass {
     bool push; /* else pull */
     uint64_t key_first;
     uint32_t blocks;
-    uint32_t depth; /* requests in flight */
-    double seconds; /* out */
+    uint32_t depth;            /* requests in flight */
+    const uint32_t *key_order; /* the order of the keys; NULL: as they come */
+    double seconds;            /* out */
 };
 
 /* Moves blocks key_first, key_first + 1, ... from or to pages in their order. Every block must be

@@ -9,13 +9,12 @@
  * The thread obtains memory with MADV_POPULATE_WRITE, which fails where a plain touch would fault:
  * so the owner may take a slab back at any moment without waiting for the thread. It never changes
  * a byte: the owner and its copies may use a slab from the moment of its commit.
+ *
+ * With a file, a slab is a shared mapping of the file at the same offset. There the owner does wait
+ * for the thread, one granule at most: a collapse under way works on the file, not on the mapping,
+ * and would fill the hole that the owner has just made.
  */
-#include "storage/cpu/pool.h"
-
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/mman.h>
 
@@ -23,63 +22,18 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/heap.h"
-#include "base/queue.h"
 #include "base/status.h"
-#include "base/vm.h"
 #include "storage/cpu/limits.h"
-#include "storage/cpu/smaps.h"
+#include "storage/cpu/pool_internal.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 #ifndef MAP_HUGE_2MB
 #define MAP_HUGE_2MB (21 << 26)
 #endif
 
 enum {
     POOL_MAGIC = 0x706f6f6c,
-    PAGE_BYTES = 4096,
     STATUS_AGE_MAX_MS = 1000,
     BUDGET_LEAST_BYTES = 64 * 1024 * 1024,
-};
-
-enum granule_state {
-    GRANULE_NONE,
-    GRANULE_COMMITTED,
-    GRANULE_TOUCHING,
-    GRANULE_TOUCHED,
-    GRANULE_LOCKED,
-};
-
-/* A committed slab that the thread has still to touch. */
-struct slab {
-    struct queue link;
-    uint64_t offset;
-    uint64_t bytes;
-};
-
-struct pool {
-    uint32_t magic;
-    struct pool_options options;
-    char *mapping; /* the reservation, with a granule to spare for alignment */
-    char *base;
-    struct vm_array states; /* atomic_uchar, one a granule */
-    uint64_t committed_bytes;
-    uint64_t commit_failures;
-    atomic_uint_fast64_t touched_bytes;
-    atomic_uint_fast64_t locked_bytes;
-    atomic_uint_fast64_t huge_bytes;
-    uint64_t status_asked_ms; /* when the owner last asked for huge_bytes */
-
-    pthread_t thread;
-    pthread_mutex_t mutex; /* guards what follows, and that a granule locked is one committed */
-    pthread_cond_t work;
-    struct queue slabs;
-    bool recount; /* huge_bytes is to be read again */
-    bool stopping;
 };
 
 uint64_t pool_default_budget(uint64_t limit_bytes)
@@ -90,117 +44,6 @@ uint64_t pool_default_budget(uint64_t limit_bytes)
     }
     budget = budget / POOL_GRANULE_BYTES * POOL_GRANULE_BYTES;
     return budget < BUDGET_LEAST_BYTES ? BUDGET_LEAST_BYTES : budget;
-}
-
-static atomic_uchar *state_of(const struct pool *pool, uint64_t offset)
-{
-    return (atomic_uchar *)pool->states.base + offset / POOL_GRANULE_BYTES;
-}
-
-/* ---- the thread -------------------------------------------------------------------------------
- */
-
-/* True when the whole granule has memory. */
-static bool obtain(const struct pool *pool, char *granule)
-{
-    if (pool->options.pages == POOL_PAGES_AUTO) {
-        /* one byte: a huge page where the kernel gives one at once; else small pages are brought
-         * together, which takes the kernel longer but gives the same */
-        if (madvise(granule, PAGE_BYTES, MADV_POPULATE_WRITE) != 0) {
-            return false;
-        }
-        (void)madvise(granule, POOL_GRANULE_BYTES, MADV_COLLAPSE);
-    }
-    return madvise(granule, POOL_GRANULE_BYTES, MADV_POPULATE_WRITE) == 0;
-}
-
-/* With the mutex, so that the owner cannot take the granule back between the look and the lock. */
-static void lock_granule(struct pool *pool, uint64_t offset)
-{
-    (void)pthread_mutex_lock(&pool->mutex);
-    if (atomic_load(state_of(pool, offset)) == GRANULE_TOUCHED &&
-        mlock(pool->base + offset, POOL_GRANULE_BYTES) == 0) {
-        atomic_store(state_of(pool, offset), GRANULE_LOCKED);
-        (void)atomic_fetch_add(&pool->locked_bytes, POOL_GRANULE_BYTES);
-    }
-    (void)pthread_mutex_unlock(&pool->mutex);
-}
-
-static void touch_granule(struct pool *pool, uint64_t offset)
-{
-    unsigned char state = GRANULE_COMMITTED;
-    if (!atomic_compare_exchange_strong(state_of(pool, offset), &state, GRANULE_TOUCHING)) {
-        return; /* taken back meanwhile */
-    }
-    bool obtained = obtain(pool, pool->base + offset);
-    /* counted before it shows, so that whoever takes it back can subtract it */
-    (void)atomic_fetch_add(&pool->touched_bytes, POOL_GRANULE_BYTES);
-    state = GRANULE_TOUCHING;
-    if (!obtained ||
-        !atomic_compare_exchange_strong(state_of(pool, offset), &state, GRANULE_TOUCHED)) {
-        (void)atomic_fetch_sub(&pool->touched_bytes, POOL_GRANULE_BYTES);
-    } else if (pool->options.lock) {
-        lock_granule(pool, offset);
-    }
-}
-
-/* Touches the next granule of the slab in front; called and left with the mutex held. */
-static void touch_next(struct pool *pool)
-{
-    struct slab *slab = CONTAINER_OF(pool->slabs.next, struct slab, link);
-    uint64_t offset = slab->offset;
-    slab->offset += POOL_GRANULE_BYTES;
-    slab->bytes -= POOL_GRANULE_BYTES;
-    if (slab->bytes == 0) {
-        queue_remove(&slab->link);
-        heap_free(slab);
-        pool->recount = queue_empty(&pool->slabs);
-    }
-    (void)pthread_mutex_unlock(&pool->mutex);
-    touch_granule(pool, offset);
-    (void)pthread_mutex_lock(&pool->mutex);
-}
-
-static void *pool_main(void *arg)
-{
-    struct pool *pool = arg;
-    (void)pthread_mutex_lock(&pool->mutex);
-    while (!pool->stopping) {
-        if (!queue_empty(&pool->slabs)) {
-            touch_next(pool);
-        } else if (pool->recount) {
-            pool->recount = false;
-            (void)pthread_mutex_unlock(&pool->mutex);
-            struct smaps_bytes bytes = smaps_read("/proc/self/smaps", pool->base,
-                                                  pool->base + pool->options.reserve_bytes);
-            atomic_store(&pool->huge_bytes, bytes.huge);
-            if (!pool->options.prefault) { /* touched by whoever used it */
-                atomic_store(&pool->touched_bytes, bytes.resident);
-            }
-            (void)pthread_mutex_lock(&pool->mutex);
-        } else {
-            (void)pthread_cond_wait(&pool->work, &pool->mutex);
-        }
-    }
-    (void)pthread_mutex_unlock(&pool->mutex);
-    return NULL;
-}
-
-static int start_thread(struct pool *pool)
-{
-    sigset_t blocked;
-    sigset_t before;
-    (void)sigfillset(&blocked);
-    if (fault_fires(FAULT_THREAD) || pthread_sigmask(SIG_SETMASK, &blocked, &before) != 0) {
-        return ST_NO_MEMORY;
-    }
-    int failed = pthread_create(&pool->thread, NULL, pool_main, pool);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed != 0) {
-        return ST_NO_MEMORY;
-    }
-    (void)pthread_setname_np(pool->thread, "kveik-pool");
-    return ST_OK;
 }
 
 /* ---- the reservation --------------------------------------------------------------------------
@@ -251,6 +94,11 @@ static void unreserve(struct pool *pool)
     }
 }
 
+static bool wants_file(const struct pool_options *options)
+{
+    return options->has_fd || (options->file != NULL && options->file[0] != '\0');
+}
+
 static int check_options(const struct pool_options *options, struct error *error)
 {
     if (options->budget_bytes == 0 || options->budget_bytes % POOL_GRANULE_BYTES != 0 ||
@@ -264,7 +112,27 @@ static int check_options(const struct pool_options *options, struct error *error
                          (unsigned long long)options->reserve_bytes,
                          (unsigned long long)options->budget_bytes);
     }
+    if (options->has_fd && options->file != NULL && options->file[0] != '\0') {
+        return error_set(error, ST_INVALID, "pool: both a file and a descriptor");
+    }
+    if (options->attach && !wants_file(options)) {
+        return error_set(error, ST_INVALID, "pool: nothing to attach to: no file is named");
+    }
     return ST_OK;
+}
+
+static int open_file(struct pool *pool, const struct pool_options *options, struct error *error)
+{
+    if (!wants_file(options)) {
+        return ST_OK;
+    }
+    struct pool_file_options wanted = {.path = options->file,
+                                       .fd = options->fd,
+                                       .attach = options->attach,
+                                       .bytes = options->reserve_bytes,
+                                       .budget_bytes = options->budget_bytes,
+                                       .hugetlb = options->pages == POOL_PAGES_HUGE};
+    return pool_file_open(&pool->file, &wanted, error);
 }
 
 int pool_create(const struct pool_options *options, struct pool **pool_out, struct error *error)
@@ -280,35 +148,25 @@ int pool_create(const struct pool_options *options, struct pool **pool_out, stru
     }
     pool->magic = POOL_MAGIC;
     pool->options = *options;
+    pool->options.file = NULL;
+    pool->file.fd = -1;
+    pool->touching = POOL_NOWHERE;
     queue_init(&pool->slabs);
     status = reserve(pool, error);
+    if (status == ST_OK) {
+        status = open_file(pool, options, error);
+    }
+    if (status == ST_OK) {
+        status = pool_touch_start(pool, error);
+    }
     if (status != ST_OK) {
-        goto err_unreserve;
-    }
-    if (pthread_mutex_init(&pool->mutex, NULL) != 0) {
-        status = error_set(error, ST_NO_MEMORY, "pool: no memory for a mutex");
-        goto err_unreserve;
-    }
-    if (pthread_cond_init(&pool->work, NULL) != 0) {
-        status = error_set(error, ST_NO_MEMORY, "pool: no memory for a condition");
-        goto err_mutex;
-    }
-    status = start_thread(pool);
-    if (status != ST_OK) {
-        (void)error_set(error, status, "pool: cannot start a thread");
-        goto err_condition;
+        pool_file_close(&pool->file, options->attach);
+        unreserve(pool);
+        heap_free(pool);
+        return status;
     }
     *pool_out = pool;
     return ST_OK;
-
-err_condition:
-    (void)pthread_cond_destroy(&pool->work);
-err_mutex:
-    (void)pthread_mutex_destroy(&pool->mutex);
-err_unreserve:
-    unreserve(pool);
-    heap_free(pool);
-    return status;
 }
 
 void pool_destroy(struct pool *pool)
@@ -317,18 +175,9 @@ void pool_destroy(struct pool *pool)
         return;
     }
     KVEIK_CHECK_OBJ(pool, POOL_MAGIC);
-    (void)pthread_mutex_lock(&pool->mutex);
-    pool->stopping = true;
-    (void)pthread_cond_signal(&pool->work);
-    (void)pthread_mutex_unlock(&pool->mutex);
-    (void)pthread_join(pool->thread, NULL);
-    for (struct queue *link = queue_pop_front(&pool->slabs); link != NULL;
-         link = queue_pop_front(&pool->slabs)) {
-        heap_free(CONTAINER_OF(link, struct slab, link));
-    }
-    (void)pthread_cond_destroy(&pool->work);
-    (void)pthread_mutex_destroy(&pool->mutex);
+    pool_touch_stop(pool);
     unreserve(pool);
+    pool_file_close(&pool->file, pool->keep);
     pool->magic = 0;
     heap_free(pool);
 }
@@ -345,21 +194,17 @@ static void check_range(const struct pool *pool, uint64_t offset, uint64_t bytes
     KVEIK_ASSERT(bytes <= pool->options.reserve_bytes - offset);
 }
 
-/* True when the range can be used from now on. */
-static bool make_usable(const struct pool *pool, char *at, uint64_t bytes)
+/* Puts a mapping where the reservation was. It is made elsewhere and moved here: refused in place,
+ * it could leave a hole in the reservation that some other mapping falls into. */
+static bool place(const struct pool *pool, char *at, uint64_t bytes)
 {
-    if (fault_fires(FAULT_MMAP)) {
-        errno = ENOMEM;
-        return false;
-    }
-    if (pool->options.pages != POOL_PAGES_HUGE) {
-        return mprotect(at, bytes, PROT_READ | PROT_WRITE) == 0;
-    }
-    /* Without NORESERVE: huge pages are set aside now or refused now, never missed in a copy. They
-     * are mapped elsewhere and moved here: refused in place, they could leave a hole in the
-     * reservation that some other mapping falls into. */
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB;
-    void *elsewhere = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    bool file = pool->file.fd >= 0;
+    /* Anonymous huge pages without NORESERVE: set aside now or refused now, never missed in a copy.
+     * A file's memory is there already. */
+    int flags = file ? MAP_SHARED | MAP_NORESERVE
+                     : MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB;
+    off_t offset = file ? (off_t)(at - pool->base) : 0;
+    void *elsewhere = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, pool->file.fd, offset);
     if (elsewhere == MAP_FAILED) {
         return false;
     }
@@ -372,14 +217,30 @@ static bool make_usable(const struct pool *pool, char *at, uint64_t bytes)
     return advise(pool, at, bytes);
 }
 
+/* True when the range can be used from now on. */
+static bool make_usable(const struct pool *pool, char *at, uint64_t bytes)
+{
+    if (fault_fires(FAULT_MMAP)) {
+        errno = ENOMEM;
+        return false;
+    }
+    if (pool->file.fd >= 0 || pool->options.pages == POOL_PAGES_HUGE) {
+        return place(pool, at, bytes);
+    }
+    return mprotect(at, bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
 /* Back to bare address space. What fails here (the kernel's limit on mappings) leaves address space
  * accessible that nobody will use: harmless. The pages are dropped in any case. */
 static void make_unusable(const struct pool *pool, char *at, uint64_t bytes)
 {
-    if (pool->options.pages == POOL_PAGES_HUGE) {
+    if (pool->file.fd >= 0 || pool->options.pages == POOL_PAGES_HUGE) {
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
         if (mmap(at, bytes, PROT_NONE, flags, -1, 0) != MAP_FAILED) {
             (void)advise(pool, at, bytes);
+        }
+        if (pool->file.fd >= 0) { /* if it fails, the next commit empties it or fails */
+            (void)pool_file_empty(&pool->file, (uint64_t)(at - pool->base), bytes);
         }
         return;
     }
@@ -390,30 +251,21 @@ static void make_unusable(const struct pool *pool, char *at, uint64_t bytes)
     (void)madvise(at, bytes, MADV_DONTNEED);
 }
 
-/* Hands a slab to the thread. Without memory to remember it, it is touched by its first use. */
-static void touch_later(struct pool *pool, uint64_t offset, uint64_t bytes)
+static int check_budget(struct pool *pool, uint64_t bytes, struct error *error)
 {
-    struct slab *slab = heap_alloc(sizeof *slab);
-    if (slab == NULL) {
-        return;
+    if (bytes <= pool->options.budget_bytes - pool->committed_bytes) {
+        return ST_OK;
     }
-    *slab = (struct slab){.offset = offset, .bytes = bytes};
-    (void)pthread_mutex_lock(&pool->mutex);
-    queue_push_back(&pool->slabs, &slab->link);
-    (void)pthread_cond_signal(&pool->work);
-    (void)pthread_mutex_unlock(&pool->mutex);
+    pool->commit_failures++;
+    return error_set(
+        error, ST_LIMIT, "pool: %llu bytes more than the budget of %llu",
+        (unsigned long long)(bytes + pool->committed_bytes - pool->options.budget_bytes),
+        (unsigned long long)pool->options.budget_bytes);
 }
 
-int pool_commit(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error)
+/* A range whose memory is there (in the file), or comes with its use. */
+static int commit_there(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error)
 {
-    check_range(pool, offset, bytes);
-    if (bytes > pool->options.budget_bytes - pool->committed_bytes) {
-        pool->commit_failures++;
-        return error_set(
-            error, ST_LIMIT, "pool: %llu bytes more than the budget of %llu",
-            (unsigned long long)(bytes + pool->committed_bytes - pool->options.budget_bytes),
-            (unsigned long long)pool->options.budget_bytes);
-    }
     if (!make_usable(pool, pool->base + offset, bytes)) {
         int cause = errno;
         make_unusable(pool, pool->base + offset, bytes);
@@ -422,12 +274,70 @@ int pool_commit(struct pool *pool, uint64_t offset, uint64_t bytes, struct error
                            (unsigned long long)bytes);
     }
     for (uint64_t at = offset; at < offset + bytes; at += POOL_GRANULE_BYTES) {
-        KVEIK_ASSERT(atomic_load(state_of(pool, at)) == GRANULE_NONE);
-        atomic_store(state_of(pool, at), GRANULE_COMMITTED);
+        atomic_store(pool_state_of(pool, at), GRANULE_COMMITTED);
     }
     pool->committed_bytes += bytes;
     if (pool->options.prefault) {
-        touch_later(pool, offset, bytes);
+        pool_touch_later(pool, offset, bytes);
+    }
+    return ST_OK;
+}
+
+static void check_uncommitted(const struct pool *pool, uint64_t offset, uint64_t bytes)
+{
+    for (uint64_t at = offset; at < offset + bytes; at += POOL_GRANULE_BYTES) {
+        KVEIK_ASSERT(atomic_load(pool_state_of(pool, at)) == GRANULE_NONE);
+    }
+}
+
+int pool_commit(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error)
+{
+    check_range(pool, offset, bytes);
+    check_uncommitted(pool, offset, bytes);
+    int status = check_budget(pool, bytes, error);
+    if (status != ST_OK) {
+        return status;
+    }
+    if (pool->file.fd >= 0 && !pool_file_allocate(&pool->file, offset, bytes)) {
+        pool->commit_failures++;
+        return error_errno(error, ST_NO_MEMORY, errno,
+                           "pool: cannot allocate %llu bytes in its file (%s)",
+                           (unsigned long long)bytes, pool->file.file_system);
+    }
+    return commit_there(pool, offset, bytes, error);
+}
+
+int pool_adopt(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error)
+{
+    check_range(pool, offset, bytes);
+    check_uncommitted(pool, offset, bytes);
+    KVEIK_ASSERT(pool->options.attach);
+    int status = check_budget(pool, bytes, error);
+    if (status != ST_OK) {
+        return status;
+    }
+    if (!pool_file_holds(&pool->file, offset, bytes)) {
+        pool->commit_failures++;
+        return error_set(error, ST_MISMATCH,
+                         "pool: the file does not hold all of %llu bytes at offset %llu",
+                         (unsigned long long)bytes, (unsigned long long)offset);
+    }
+    return commit_there(pool, offset, bytes, error);
+}
+
+int pool_adopt_end(struct pool *pool, struct error *error)
+{
+    KVEIK_CHECK_OBJ(pool, POOL_MAGIC);
+    KVEIK_ASSERT(pool->options.attach);
+    uint64_t begin = 0; /* of the range that is not committed */
+    for (uint64_t at = 0; at <= pool->options.reserve_bytes; at += POOL_GRANULE_BYTES) {
+        if (at < pool->options.reserve_bytes && !pool_committed(pool, at)) {
+            continue;
+        }
+        if (at > begin && !pool_file_empty(&pool->file, begin, at - begin)) {
+            return error_errno(error, ST_IO, errno, "pool: cannot give memory of its file back");
+        }
+        begin = at + POOL_GRANULE_BYTES;
     }
     return ST_OK;
 }
@@ -438,7 +348,7 @@ void pool_decommit(struct pool *pool, uint64_t offset, uint64_t bytes)
     KVEIK_ASSERT(bytes <= pool->committed_bytes);
     (void)pthread_mutex_lock(&pool->mutex); /* no granule is being locked */
     for (uint64_t at = offset; at < offset + bytes; at += POOL_GRANULE_BYTES) {
-        unsigned char before = atomic_exchange(state_of(pool, at), GRANULE_NONE);
+        unsigned char before = atomic_exchange(pool_state_of(pool, at), GRANULE_NONE);
         KVEIK_ASSERT(before != GRANULE_NONE);
         if (before == GRANULE_TOUCHED || before == GRANULE_LOCKED) {
             (void)atomic_fetch_sub(&pool->touched_bytes, POOL_GRANULE_BYTES);
@@ -446,6 +356,9 @@ void pool_decommit(struct pool *pool, uint64_t offset, uint64_t bytes)
         if (before == GRANULE_LOCKED) {
             (void)atomic_fetch_sub(&pool->locked_bytes, POOL_GRANULE_BYTES);
         }
+    }
+    if (pool->file.fd >= 0) {
+        pool_touch_await(pool, offset, bytes);
     }
     (void)pthread_mutex_unlock(&pool->mutex);
     make_unusable(pool, pool->base + offset, bytes);
@@ -456,13 +369,13 @@ bool pool_committed(const struct pool *pool, uint64_t offset)
 {
     KVEIK_CHECK_OBJ(pool, POOL_MAGIC);
     KVEIK_ASSERT(offset < pool->options.reserve_bytes);
-    return atomic_load_explicit(state_of(pool, offset), memory_order_relaxed) != GRANULE_NONE;
+    return atomic_load_explicit(pool_state_of(pool, offset), memory_order_relaxed) != GRANULE_NONE;
 }
 
 char *pool_address(const struct pool *pool, uint64_t offset)
 {
     KVEIK_ASSERT(offset < pool->options.reserve_bytes);
-    KVEIK_ASSERT(atomic_load_explicit(state_of(pool, offset), memory_order_relaxed) !=
+    KVEIK_ASSERT(atomic_load_explicit(pool_state_of(pool, offset), memory_order_relaxed) !=
                  GRANULE_NONE);
     return pool->base + offset;
 }
@@ -482,5 +395,32 @@ void pool_status(struct pool *pool, struct pool_status *status_out)
                                        .touched_bytes = atomic_load(&pool->touched_bytes),
                                        .huge_bytes = atomic_load(&pool->huge_bytes),
                                        .locked_bytes = atomic_load(&pool->locked_bytes),
-                                       .commit_failures = pool->commit_failures};
+                                       .commit_failures = pool->commit_failures,
+                                       .file_system = "",
+                                       .written_back = pool->file.written_back};
+    if (pool->file.fd >= 0) {
+        status_out->file_system = pool->file.file_system;
+    }
+}
+
+int pool_keep(struct pool *pool)
+{
+    KVEIK_CHECK_OBJ(pool, POOL_MAGIC);
+    if (pool->file.fd < 0) {
+        return ST_UNSUPPORTED;
+    }
+    pool->keep = true;
+    return ST_OK;
+}
+
+bool pool_identity(const struct pool *pool, struct pool_identity *identity_out)
+{
+    KVEIK_CHECK_OBJ(pool, POOL_MAGIC);
+    if (pool->file.fd < 0) {
+        return false;
+    }
+    *identity_out = (struct pool_identity){.device = pool->file.device,
+                                           .inode = pool->file.inode,
+                                           .reserve_bytes = pool->options.reserve_bytes};
+    return true;
 }

@@ -8,6 +8,15 @@
  * page where the kernel grants one at fault time) and collapses what was given as small pages
  * (MADV_COLLAPSE). Advice alone may give none, so what was obtained is counted and reported. KV
  * stays out of core dumps (MADV_DONTDUMP) and out of forked children (MADV_DONTFORK).
+ *
+ * The memory may live in a file on tmpfs or hugetlbfs, so that a planned restart keeps it:
+ *
+ *   the old process: pool_keep(), pool_destroy()
+ *   the new one:     pool_create() with attach, pool_adopt() of each slab that is still known,
+ *                    pool_adopt_end()
+ *
+ * What is not adopted is given back; a slab that is committed anew reads as zero, whatever lay
+ * there. Which bytes mean what is the caller's to remember (snapshot.h) and to verify.
  */
 #ifndef KVEIK_STORAGE_CPU_POOL_H
 #define KVEIK_STORAGE_CPU_POOL_H
@@ -22,7 +31,8 @@ enum { POOL_GRANULE_BYTES = 2 * 1024 * 1024 };
 enum pool_pages {
     POOL_PAGES_AUTO,  /* transparent huge pages where the kernel grants them */
     POOL_PAGES_SMALL, /* none: for comparison */
-    POOL_PAGES_HUGE, /* explicit (MAP_HUGETLB, 2 MiB); refused at commit when the system has none */
+    POOL_PAGES_HUGE,  /* explicit (MAP_HUGETLB, 2 MiB); refused at commit when the system has none;
+                         a file must lie on hugetlbfs for it */
 };
 
 struct pool_options {
@@ -31,6 +41,13 @@ struct pool_options {
     enum pool_pages pages;
     bool prefault; /* the background thread touches slabs before they are used */
     bool lock;     /* mlock; failure is reported in the status, not fatal */
+
+    const char *file; /* the memory lives there; NULL or "": anonymous, unless has_fd. Made when it
+                         is missing; this user's alone, locked while in use */
+    bool has_fd;      /* or in this descriptor: a memfd that a service manager keeps */
+    int fd;           /* borrowed for pool_create() alone */
+    bool attach;      /* the file is there, of exactly reserve_bytes, and keeps what it holds; else
+                         it is emptied */
 };
 
 struct pool_status {
@@ -41,6 +58,15 @@ struct pool_status {
                             question old. Without prefault, touched_bytes comes from there, too */
     uint64_t locked_bytes;
     uint64_t commit_failures;
+    const char *file_system; /* of the file: "tmpfs", "hugetlbfs", ..., "other"; "": anonymous */
+    bool written_back;       /* it is on a disk: the kernel writes KV out, and is slowed by it */
+};
+
+/* Which file the memory lives in. Equal only for one file, within one boot of the machine. */
+struct pool_identity {
+    uint64_t device; /* st_dev */
+    uint64_t inode;
+    uint64_t reserve_bytes;
 };
 
 struct pool;
@@ -50,15 +76,33 @@ struct pool;
  * limit_bytes if not 0, rounded down to whole granules; at least 64 MiB. */
 uint64_t pool_default_budget(uint64_t limit_bytes);
 
-/* ST_OK, ST_NO_MEMORY, ST_INVALID. */
+/* ST_OK, ST_NO_MEMORY, ST_INVALID. With a file also: ST_BUSY (another process has it: its id is
+ * named), ST_MISMATCH (attach: not there, or of another length), ST_PERMISSION (not this user's
+ * alone), ST_LIMIT (on file sizes), ST_NO_SPACE (the file system is smaller than the budget),
+ * ST_IO. A file that is refused is left as it was. */
 int pool_create(const struct pool_options *options, struct pool **pool_out, struct error *error);
 
-/* All copies must have drained. Accepts NULL. */
+/* All copies must have drained. The file's memory goes, and its name, unless it is to be kept.
+ * Accepts NULL. */
 void pool_destroy(struct pool *pool);
 
+/* From now on pool_destroy() leaves the file and what is in it. ST_OK, ST_UNSUPPORTED (no file). */
+int pool_keep(struct pool *pool);
+
+/* False when there is no file. */
+bool pool_identity(const struct pool *pool, struct pool_identity *identity_out);
+
 /* Makes [offset, offset + bytes) usable (both multiples of the granule). The memory reads as zero
- * at first. ST_OK, ST_NO_MEMORY, ST_LIMIT (beyond the budget). Owner thread only. */
+ * at first. ST_OK, ST_NO_MEMORY, ST_LIMIT (beyond the budget). Owner thread only. With a file, what
+ * was committed is there: nothing faults when its file system is full later. */
 int pool_commit(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error);
+
+/* As pool_commit(), of an attached file's range with what it holds. All of it must be there: else
+ * ST_MISMATCH, and the range is emptied, since a hole would read as zeros. */
+int pool_adopt(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error);
+
+/* Gives all back that an attached file holds and that is not committed. ST_OK, ST_IO. */
+int pool_adopt_end(struct pool *pool, struct error *error);
 
 /* Gives the memory back to the system. No copy may touch it any more. Owner thread only. */
 void pool_decommit(struct pool *pool, uint64_t offset, uint64_t bytes);

@@ -48,7 +48,8 @@ struct smaps_bytes smaps_read(const char *path, const void *begin, const void *e
                 field_bytes(line, "Private_Hugetlb:") + field_bytes(line, "Shared_Hugetlb:");
             /* explicit huge pages are in no other field */
             sum.resident += field_bytes(line, "Rss:") + explicit_huge;
-            sum.huge += field_bytes(line, "AnonHugePages:") + explicit_huge;
+            sum.huge += field_bytes(line, "AnonHugePages:") + field_bytes(line, "ShmemPmdMapped:") +
+                        field_bytes(line, "FilePmdMapped:") + explicit_huge;
         }
     }
     (void)fclose(file);

@@ -1,5 +1,5 @@
 /*
- * Covers: storage/cpu/smaps.c
+ * Covers: storage/cpu/pool_touch.c storage/cpu/smaps.c
  */
 #include <fcntl.h>
 #include <poll.h>

@@ -1,0 +1,56 @@
+/* The header of a snapshot as bytes. Private to this folder. */
+#ifndef KVEIK_STORAGE_CPU_SNAPSHOT_FORMAT_H
+#define KVEIK_STORAGE_CPU_SNAPSHOT_FORMAT_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "storage/cpu/snapshot.h"
+
+struct snapshot_header {
+    struct snapshot_home home;
+    char version[SNAPSHOT_VERSION_BYTES];
+    uint64_t created_s;
+    uint64_t record_count;
+    uint64_t payload_bytes; /* of all records with their lengths */
+};
+
+void snapshot_header_encode(const struct snapshot_header *header,
+                            uint8_t bytes_out[SNAPSHOT_HEADER_BYTES]);
+
+/* ST_OK, ST_CORRUPT (no snapshot), ST_VERSION. Texts come out terminated and printable. */
+int snapshot_header_decode(const uint8_t bytes[SNAPSHOT_HEADER_BYTES],
+                           struct snapshot_header *header_out, struct error *error);
+
+/* Whether what a header names is `home`. ST_OK, ST_VERSION (of the records), ST_MISMATCH. */
+int snapshot_home_check(const struct snapshot_home *found, const struct snapshot_home *home,
+                        struct error *error);
+
+static inline void snapshot_put_u32(uint8_t *at, uint32_t value)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        at[i] = (uint8_t)(value >> (8 * i));
+    }
+}
+
+static inline uint32_t snapshot_get_u32(const uint8_t *at)
+{
+    uint32_t value = 0;
+    for (uint32_t i = 0; i < 4; i++) {
+        value |= (uint32_t)at[i] << (8 * i);
+    }
+    return value;
+}
+
+static inline void snapshot_put_u64(uint8_t *at, uint64_t value)
+{
+    snapshot_put_u32(at, (uint32_t)value);
+    snapshot_put_u32(at + 4, (uint32_t)(value >> 32));
+}
+
+static inline uint64_t snapshot_get_u64(const uint8_t *at)
+{
+    return snapshot_get_u32(at) | (uint64_t)snapshot_get_u32(at + 4) << 32;
+}
+
+#endif
