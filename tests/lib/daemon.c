@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@ void daemon_init(struct daemon *daemon)
     KVEIK_ASSERT(mkdtemp(daemon->folder) != NULL);
     (void)snprintf(daemon->socket, sizeof daemon->socket, "%s/engine.sock", daemon->folder);
     (void)snprintf(daemon->log, sizeof daemon->log, "%s/log", daemon->folder);
+    (void)snprintf(daemon->disk, sizeof daemon->disk, "%s/disk", daemon->folder);
 }
 
 static bool answers(const struct daemon *daemon)
@@ -63,6 +65,9 @@ static _Noreturn void become(const struct daemon *daemon, const char *const *arg
     }
     argv[count] = NULL;
     (void)setenv("KVEIK_DISK", "no", 0); /* tests that want a disk say --disk=yes */
+    for (const char *const *name = daemon->environment; name != NULL && *name != NULL; name += 2) {
+        (void)setenv(name[0], name[1], 1);
+    }
     int log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     (void)dup2(log, STDERR_FILENO);
     (void)execv(argv[0], argv);
@@ -106,6 +111,27 @@ int daemon_stop(struct daemon *daemon)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+bool daemon_ended(struct daemon *daemon, uint32_t timeout_ms)
+{
+    uint64_t until = clock_ms() + timeout_ms;
+    while (waitpid(daemon->pid, NULL, WNOHANG) == 0) {
+        if (clock_ms() > until) {
+            return false;
+        }
+        nap();
+    }
+    daemon->pid = 0;
+    return true;
+}
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *at)
+{
+    (void)info;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
 void daemon_kill(struct daemon *daemon)
 {
     if (daemon->pid != 0) {
@@ -120,7 +146,7 @@ void daemon_finish(struct daemon *daemon)
     daemon_kill(daemon);
     (void)unlink(daemon->socket);
     (void)unlink(daemon->log);
-    (void)rmdir(daemon->folder);
+    (void)nftw(daemon->folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static bool log_has(const struct daemon *daemon, const char *text)

@@ -11,6 +11,9 @@ struct daemon {
     char folder[64];
     char socket[96];
     char log[96];
+    char disk[96]; /* a folder for a disk tier, made by nobody yet; removed at the end */
+    const char *const
+        *environment; /* NAME, VALUE, … for the process, NULL-terminated; NULL: none */
 };
 
 /* Makes a folder for socket and log under /tmp. */
@@ -22,6 +25,9 @@ bool daemon_start(struct daemon *daemon, const char *const *arguments);
 
 /* SIGTERM and wait; the exit status, or -1 when it did not end in 20 s (then it is killed). */
 int daemon_stop(struct daemon *daemon);
+
+/* Waits for it to end by itself; false when it did not within timeout_ms. */
+bool daemon_ended(struct daemon *daemon, uint32_t timeout_ms);
 
 /* SIGKILL and wait. */
 void daemon_kill(struct daemon *daemon);
