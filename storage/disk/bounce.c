@@ -25,13 +25,11 @@ static void destroy(struct bounce *bounce)
     heap_free(bounce);
 }
 
+/* The list is not empty. */
 static struct bounce *pop_idle(struct bounce_pool *pool)
 {
-    struct queue *link = queue_pop_front(&pool->idle);
-    if (link == NULL) {
-        return NULL;
-    }
-    struct bounce *bounce = CONTAINER_OF(link, struct bounce, link);
+    struct bounce *bounce = CONTAINER_OF(pool->idle.next, struct bounce, link);
+    queue_remove(&bounce->link);
     pool->idle_bytes -= bounce->capacity;
     return bounce;
 }
@@ -39,8 +37,8 @@ static struct bounce *pop_idle(struct bounce_pool *pool)
 void bounce_pool_finish(struct bounce_pool *pool)
 {
     KVEIK_ASSERT(pool->out_bytes == 0);
-    for (struct bounce *bounce = pop_idle(pool); bounce != NULL; bounce = pop_idle(pool)) {
-        destroy(bounce);
+    while (!queue_empty(&pool->idle)) {
+        destroy(pop_idle(pool));
     }
 }
 

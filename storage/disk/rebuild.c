@@ -117,8 +117,10 @@ static int flush(struct disk *disk, struct error *error)
     return status;
 }
 
-/* The catalogue's number of a record's kind, put into it when it is new. */
-static int kind_of(struct disk *disk, const struct disk_kind *kind, uint32_t *number_out)
+/* The catalogue's number of a record's kind, put into it when it is new. Not inlined: its buffer
+ * would lie beside the caller's. */
+__attribute__((noinline)) static int kind_of(struct disk *disk, const struct disk_kind *kind,
+                                             uint32_t *number_out)
 {
     uint8_t value[FORMAT_KIND_BYTES_MAX];
     int status = kinds_number(&disk->kinds, kind, number_out);
