@@ -12,7 +12,7 @@ enum {
     BUFFER_BYTES_MIN = 64 * 1024 * 1024,
     BLOB_FILE_BYTES = 256 * 1024 * 1024,
     QUIET_MS = 120 * 1000,         /* most time that compactions get to end */
-    WRITE_BYTES = 8 * 1024 * 1024, /* of one direct write; its own 1 MiB is slower */
+    WRITE_BYTES = 8 * 1024 * 1024, /* of one direct write */
     STEP_MS = 50,
 };
 
