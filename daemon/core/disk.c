@@ -151,6 +151,7 @@ void segment_try_free(struct core *core, uint32_t number)
     }
     segment->state = SEGMENT_FREE;
     core->disk.segments_used--;
+    core->disk.full = false;
     if (core->disk.victim == number) {
         core->disk.victim = NONE;
     }
@@ -182,6 +183,7 @@ void step_disk_state(struct core *core, const struct core_event *event)
     uint32_t most = core->disk.limits.segments_max;
     uint32_t now = event->u.disk_state.segments_max;
     core->disk.segments_max = now < most ? now : most;
+    core->disk.full = false;
     core->disk.readable = event->u.disk_state.readable;
     core->disk.writable = event->u.disk_state.writable;
 }

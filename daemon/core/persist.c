@@ -88,6 +88,7 @@ void persist_check(struct core *core)
 void step_committed(struct core *core, const struct core_event *event)
 {
     core->disk.committed = event->u.committed.epoch;
+    core->disk.full = false; /* segments that were freed come back with a commit */
     persist_check(core);
 }
 

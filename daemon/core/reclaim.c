@@ -20,7 +20,7 @@ enum {
     CREDIT_SHARE = 6, /* one moved byte in so many fresh ones */
     STEP_PARTS = 64,  /* of the victim, looked at in one step */
     MOVES_MAX = 16,
-    SPARE_MIN = 2,
+    SPARE_MIN = 4, /* two that are open, one kept for survivors, one to come */
     SPARE_SHARE = 32,
     SPARE_MAX = 8,
 };
@@ -35,7 +35,7 @@ static uint64_t chance_next(struct disk *disk)
     return x;
 }
 
-/* Segments kept free: for fresh parts, for survivors, and for a burst. */
+/* Segments kept free, or not known to be used: open ones count once something was written there. */
 static uint32_t spare(const struct disk *disk)
 {
     uint32_t share = disk->segments_max / SPARE_SHARE;
@@ -161,7 +161,8 @@ void reclaim_pump(struct core *core)
 {
     struct disk *disk = &core->disk;
     if (disk->victim == NONE) {
-        if (disk->segments_used + spare(disk) <= disk->segments_max || core->parts.high == 0) {
+        bool short_of = disk->full || disk->segments_used + spare(disk) > disk->segments_max;
+        if (!short_of || core->parts.high == 0) {
             return;
         }
         disk->hot_tick = cold_tick(core);

@@ -148,7 +148,7 @@ void store_pump(struct core *core)
         return;
     }
     reclaim_pump(core);
-    while (disk->queue_count > 0 && room_for(core, 0)) {
+    while (disk->queue_count > 0 && !disk->full && room_for(core, 0)) {
         uint32_t number = ((const uint32_t *)disk->queue.base)[disk->queue_first];
         struct part *part = number < core->parts.high ? part_at(core, number) : NULL;
         bool wanted = part != NULL && part->state == PART_READY &&
@@ -164,7 +164,7 @@ void store_pump(struct core *core)
         disk->queue_first = (disk->queue_first + 1) % disk->limits.queue_max;
         disk->queue_count--;
     }
-    if (disk->eviction_spaces > 0) {
+    if (disk->eviction_spaces > 0 && !disk->full) {
         write_ahead(core);
     }
 }
@@ -237,6 +237,9 @@ void step_store_done(struct core *core, const struct core_event *event)
         core->counters.moved += store.move ? 1 : 0;
         core->counters.stored += store.move ? 0 : 1;
         disk->move_credit += store.move ? 0 : bytes;
+    } else if (event->u.store_done.status == ST_NO_SPACE && !store.move && !store.evict) {
+        disk->full = true; /* reclaiming is on its way, or the file system is full: try again */
+        (void)store_queue(core, store.part);
     } else {
         core->counters.store_failed++;
         if (part_on_disk(part) && store.move) {
