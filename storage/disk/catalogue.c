@@ -99,10 +99,10 @@ static void item_of_key(const uint8_t *key, size_t bytes, struct catalogue_item 
  * damage: then the catalogue is moved aside and made again, which is always right. */
 static int status_of(const char *text)
 {
-    static const char *const device[] = {"Input/output error",     "Permission denied",
-                                         "Read-only file system",  "Too many open",
-                                         "Cannot allocate memory", "lock ",
-                                         "Not a directory",        "Structure needs cleaning"};
+    static const char *const device[] = {"Permission denied", "Read-only file system",
+                                         "Too many open",     "Cannot allocate memory",
+                                         "While lock file",   "lock hold",
+                                         "Not a directory",   "Structure needs cleaning"};
     if (strstr(text, "No space left") != NULL || strstr(text, "quota exceeded") != NULL) {
         return ST_NO_SPACE;
     }

@@ -155,6 +155,8 @@ struct space_task {
 
 enum { STREAM_FRESH, STREAM_SURVIVORS, STREAM_COUNT };
 
+_Static_assert((int)FORMAT_KIND_BYTES_MAX <= (int)FORMAT_PART_BYTES_MAX, "one scratch for both");
+
 struct disk {
     uint32_t magic;
     struct disk_options options;
@@ -220,6 +222,7 @@ struct disk {
     char io_why[128];
     char last_error[160];
     struct log_limit log_limit;
+    uint8_t scratch[FORMAT_PART_BYTES_MAX]; /* for a value on its way to a batch */
 };
 
 /* ---- disk_segments.c ------------------------------------------------------------------------- */
