@@ -50,9 +50,6 @@ static void keep_segments(void)
     }
     sim.disk.open[0] = NONE;
     sim.disk.open[1] = NONE;
-    sim.disk.segments_max = sim.config->disk.segments;
-    sim.disk.readable = true;
-    sim.disk.writable = true;
 }
 
 static bool known(const struct sim_record *like, uint32_t shape)
@@ -117,6 +114,7 @@ void world_restart(void)
     drop_all();
     keep_segments();
     world_core();
+    disk_state(sim.config->disk.segments, true, false); /* nothing is freed before all is known */
     for (uint32_t t = 0; t < sim.config->tenants; t++) {
         op_session(t, t);
         for (uint32_t k = 0; k < sim.config->kinds; k++) {
@@ -136,6 +134,7 @@ void world_restart(void)
             segment_clear(n); /* nothing of it was wanted */
         }
     }
+    disk_state(sim.config->disk.segments, true, true);
     for (uint32_t t = 0; t < sim.config->tenants; t++) {
         sim.sessions[t].closing = true;
         world_step(&(struct core_event){.kind = EVENT_SESSION_CLOSE, .session = t});
