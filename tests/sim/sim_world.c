@@ -224,6 +224,24 @@ static void check_totals(void)
     SIM_CHECK(part_bytes == gauges.part_bytes && sim.record_count == gauges.parts);
 }
 
+/* What these answers let go of may have left the core at the end of the same step. */
+static void leases_ended(void)
+{
+    for (uint32_t i = 0; i < sim.actions.count; i++) {
+        const struct core_action *action = &sim.actions.items[i];
+        uint64_t id =
+            action->kind == ACTION_REPLY ? sim.requests[action->request].release_lease : 0;
+        bool closed = action->kind == ACTION_SESSION_CLOSED;
+        uint32_t instance = closed ? sim.sessions[action->session].instance : NONE;
+        for (uint32_t n = 0; n < SIM_LEASES && (id != 0 || closed); n++) {
+            struct sim_lease *lease = &sim.leases[n];
+            lease->broken =
+                lease->broken || (id != 0 && lease->id == id) ||
+                (closed && lease->instance == instance && sim.instance_sessions[instance] == 1);
+        }
+    }
+}
+
 void world_step(const struct core_event *event)
 {
     sim.step++;
@@ -242,6 +260,7 @@ void world_step(const struct core_event *event)
             sim.answered = true;
         }
     }
+    leases_ended();
     model_observe_evictions();
     for (uint32_t i = 0; i < sim.actions.count; i++) {
         act(&sim.actions.items[i]);
