@@ -3,7 +3,13 @@
 #include "base/heap.h"
 #include "daemon/core/state.h"
 
-enum { HITS_MAX = 1 << 22, CHUNKS_MAX = 1 << 26, ACTIONS_MAX = 1 << 20, ORIGINS_MAX = 65536 };
+enum {
+    HITS_MAX = 1 << 22,
+    CHUNKS_MAX = 1 << 26,
+    ACTIONS_MAX = 1 << 20,
+    ORIGINS_MAX = 65536,
+    QUOTA_STEP_MAX = 8192, /* evictions of one step to get down to a lowered quota */
+};
 
 static int limits_check(const struct core_limits *limits, struct error *error)
 {
@@ -235,8 +241,11 @@ void core_step(struct core *core, const struct core_event *event, struct core_ac
     scratch->action_count = 0;
     scratch->hit_count = 0;
     core->disk.described_count = 0;
+    core->evictions_left = QUOTA_STEP_MAX;
     steps[event->kind](core, event);
-    store_pump(core);
+    if (event->kind != EVENT_RESTORE) { /* nothing is freed before all is known */
+        store_pump(core);
+    }
     *actions_out =
         (struct core_actions){.items = scratch->actions.base, .count = scratch->action_count};
 }

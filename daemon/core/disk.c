@@ -208,6 +208,10 @@ static const char *restore_refusal(const struct core *core, const struct core_ev
         event->u.restore.origin_bytes > CORE_INSTANCE_MAX) {
         return "segment or origin out of bounds";
     }
+    uint8_t state = segment_at(core, event->u.restore.place.segment)->state;
+    if (state != SEGMENT_FREE && state != SEGMENT_IN_USE) {
+        return "the segment is being freed";
+    }
     return NULL;
 }
 

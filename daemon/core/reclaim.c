@@ -38,6 +38,9 @@ static uint64_t chance_next(struct disk *disk)
 /* Segments kept free, or not known to be used: open ones count once something was written there. */
 static uint32_t spare(const struct disk *disk)
 {
+    if (disk->segments_max == 0) {
+        return 0;
+    }
     uint32_t share = disk->segments_max / SPARE_SHARE;
     share = share < SPARE_MIN ? (uint32_t)SPARE_MIN : share;
     share = share > SPARE_MAX ? (uint32_t)SPARE_MAX : share;
@@ -83,18 +86,30 @@ static uint64_t hot_bytes(const struct core *core, const struct segment *segment
     return asked == 0 ? 0 : segment->live_bytes / asked * hot;
 }
 
+/* The first write under way; what begins after it has a larger number. */
+static uint64_t first_write(const struct disk *disk)
+{
+    uint64_t first = UINT64_MAX;
+    for (uint32_t i = 0; i < disk->stores.high && disk->stores.used > 0; i++) {
+        const struct store *store = slots_at(&disk->stores, i);
+        first = store->used && store->sequence < first ? store->sequence : first;
+    }
+    return first;
+}
+
 static uint32_t choose(struct core *core)
 {
     struct disk *disk = &core->disk;
     uint32_t best = NONE;
     uint64_t best_hot = UINT64_MAX;
     uint32_t from = (uint32_t)(chance_next(disk) >> 16) % disk->limits.segments_max;
+    uint64_t writes_from = first_write(disk);
     uint32_t asked = 0;
     for (uint32_t i = 0; i < disk->limits.segments_max && asked < SEGMENTS_ASKED; i++) {
         uint32_t number = (from + i) % disk->limits.segments_max;
         const struct segment *segment = segment_at(core, number);
         if (segment->state != SEGMENT_IN_USE || number == disk->open[0] ||
-            number == disk->open[1]) {
+            number == disk->open[1] || segment->closed >= writes_from) {
             continue;
         }
         asked++;
@@ -162,7 +177,7 @@ void reclaim_pump(struct core *core)
     struct disk *disk = &core->disk;
     if (disk->victim == NONE) {
         bool short_of = disk->full || disk->segments_used + spare(disk) > disk->segments_max;
-        if (!short_of || core->parts.high == 0) {
+        if (!short_of || core->parts.high == 0 || !disk->writable) { /* nothing can be moved */
             return;
         }
         disk->hot_tick = cold_tick(core);

@@ -109,12 +109,14 @@ struct segment {
     uint64_t live_bytes; /* payload of its parts */
     uint32_t part_first;
     uint32_t parts;
-    uint32_t busy; /* loads and moves that read it */
+    uint32_t busy;   /* loads and moves that read it */
+    uint64_t closed; /* writes up to this number may still be on their way to it */
     uint8_t state;
 };
 
 /* A part's write under way. */
 struct store {
+    uint64_t sequence; /* writes are numbered from 1 */
     uint32_t part;
     uint32_t source; /* segment that a move reads; NONE: from memory */
     bool move;       /* it is on disk already */
@@ -137,17 +139,19 @@ struct disk {
     bool full; /* fresh parts found no segment: they wait until one is freed, or something changes */
     uint32_t segments_max; /* room now */
     uint32_t segments_used;
-    uint32_t open[2];     /* segments that fresh parts and survivors were last written to; NONE */
-    uint32_t victim;      /* being reclaimed; NONE */
-    uint32_t moves;       /* under way */
-    uint64_t move_credit; /* bytes that may be moved for being hot */
-    uint64_t hot_tick;    /* parts used since then are moved from the victim */
-    uint64_t chance;      /* of the sampling */
-    uint32_t committed;   /* epoch */
-    uint32_t parts;       /* on disk */
-    uint32_t stored;      /* on disk only */
-    uint64_t bytes;       /* payload of parts on disk */
-    uint64_t store_bytes; /* in flight */
+    uint32_t open[2]; /* segments that fresh parts and survivors were last written to; NONE */
+    uint64_t open_sequence[2]; /* … by this write */
+    uint32_t victim;           /* being reclaimed; NONE */
+    uint32_t moves;            /* under way */
+    uint64_t sequence;         /* of the write begun last */
+    uint64_t move_credit;      /* bytes that may be moved for being hot */
+    uint64_t hot_tick;         /* parts used since then are moved from the victim */
+    uint64_t chance;           /* of the sampling */
+    uint32_t committed;        /* epoch */
+    uint32_t parts;            /* on disk */
+    uint32_t stored;           /* on disk only */
+    uint64_t bytes;            /* payload of parts on disk */
+    uint64_t store_bytes;      /* in flight */
     uint64_t load_bytes;
     struct slots stores;
     struct slots loads;

@@ -87,7 +87,11 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
         return false;
     }
     struct store *store = slots_at(&disk->stores, slot);
-    *store = (struct store){.part = number, .source = source, .evict = evict_after, .used = true};
+    *store = (struct store){.sequence = ++disk->sequence,
+                            .part = number,
+                            .source = source,
+                            .evict = evict_after,
+                            .used = true};
     struct core_action *action = action_add(core, ACTION_STORE);
     action->job = slot;
     action->handle = part->shape;
@@ -147,6 +151,7 @@ void store_pump(struct core *core)
     if (!disk->on) {
         return;
     }
+    bool refused = false;
     reclaim_pump(core);
     while (disk->queue_count > 0 && !disk->full && room_for(core, 0)) {
         uint32_t number = ((const uint32_t *)disk->queue.base)[disk->queue_first];
@@ -157,6 +162,7 @@ void store_pump(struct core *core)
             core->counters.store_quota++;
             part->flags &= (uint8_t)~PART_QUEUED;
             wanted = false;
+            refused = true;
         }
         if (wanted && !store_begin(core, number, NONE, false)) {
             break;
@@ -166,6 +172,9 @@ void store_pump(struct core *core)
     }
     if (disk->eviction_spaces > 0 && !disk->full) {
         write_ahead(core);
+    }
+    if (refused && disk->persisting != NONE) {
+        persist_check(core); /* it waits in vain */
     }
 }
 
@@ -194,6 +203,24 @@ static bool landed(const struct core *core, const struct core_event *event)
     }
     uint8_t state = segment_at(core, event->u.store_done.place.segment)->state;
     return state == SEGMENT_FREE || state == SEGMENT_IN_USE;
+}
+
+/* The owner fills one segment after the other, and what it was asked for last goes to the newest.
+ * What was asked for so far may still be on its way to the segment written to, or to the one that
+ * was open before: neither may be freed until that has ended. */
+static void note_open(struct core *core, const struct store *store, uint32_t segment)
+{
+    struct disk *disk = &core->disk;
+    uint32_t lane = store->move ? 1 : 0;
+    segment_at(core, segment)->closed = disk->sequence;
+    if (store->sequence < disk->open_sequence[lane]) {
+        return; /* late: a newer one is open */
+    }
+    if (disk->open[lane] != NONE) {
+        segment_at(core, disk->open[lane])->closed = disk->sequence;
+    }
+    disk->open[lane] = segment;
+    disk->open_sequence[lane] = store->sequence;
 }
 
 /* Lets go of the part; being written, or moved, was no use of it. */
@@ -233,7 +260,7 @@ void step_store_done(struct core *core, const struct core_event *event)
     disk->moves -= store.move ? 1 : 0;
     if (landed(core, event)) {
         stored_at(core, store.part, event);
-        disk->open[store.move ? 1 : 0] = event->u.store_done.place.segment;
+        note_open(core, &store, event->u.store_done.place.segment);
         core->counters.moved += store.move ? 1 : 0;
         core->counters.stored += store.move ? 0 : 1;
         disk->move_credit += store.move ? 0 : bytes;

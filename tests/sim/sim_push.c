@@ -126,7 +126,7 @@ static void note_part(const struct sim_request *request, uint32_t r, uint32_t bl
 static void check_push(const struct sim_request *request, const struct made *made, uint64_t evicted)
 {
     const struct core_action *answer = &sim.answer;
-    bool watermark = sim.config->high_percent < 100;
+    bool watermark = sim.config->high_percent < 100 || sim.config->disk.segments > 0;
     uint32_t status_at = 0;
     uint32_t copy_at = 0;
     for (uint32_t r = 0; r < made->count; r++) {
@@ -227,7 +227,16 @@ void op_complete(uint32_t number)
     static const int failures[] = {ST_MEMORY, ST_DEADLINE, ST_CANCELLED};
     struct sim_request *request = &sim.requests[number];
     int status = ST_OK;
-    if (request->must_fail) {
+    if (request->pending == SIM_PERSISTING) {
+        persist_cancel(number);
+        return;
+    }
+    if (pool_waits(request)) { /* for reads from disk: it is given up, or goes on later */
+        if (!request->cancelled && chance(80)) {
+            return;
+        }
+        status = ST_DEADLINE;
+    } else if (request->must_fail) {
         status = ST_MEMORY;
     } else if (request->cancelled && chance(70)) {
         status = ST_CANCELLED;
