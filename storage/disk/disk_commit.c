@@ -122,7 +122,8 @@ static void take_dirty(struct disk *disk, struct commit *commit)
 {
     queue_foreach_safe (item, &disk->dirty) {
         struct segment *segment = CONTAINER_OF(item, struct segment, dirty_link);
-        if (!segment->removing && !segment->lost && segment_ready(disk, segment) == ST_OK) {
+        KVEIK_ASSERT(segment->fd >= 0); /* files with writes in them are not closed */
+        if (!segment->removing && !segment->lost) {
             add_sync(commit, segment);
         }
         if (segment->writes == 0) {

@@ -31,6 +31,7 @@ enum {
     RECORD_PAYLOAD_BYTES = 4 * 1024 * 1024, /* a record gathers at most so much */
     WRITES_AT_ONCE = 4,                     /* records in flight from which on gathering begins */
     COMMIT_ENTRIES = 4096,                  /* a batch of so many does not wait for sync_ms */
+    COMMIT_ENTRIES_MAX = 65536, /* with so many waiting for the one before, no write is taken */
     SPACE_INTERVAL_MS = 1000,
     SPACE_HOLD_MS = 30000, /* how long a full file system is believed in */
     OPEN_FILES_MAX = 4096,
@@ -263,7 +264,7 @@ void record_done(struct disk *disk, struct record *record);
 bool record_can_hold(const struct disk *disk, const struct disk_write *write,
                      const struct disk_part *part);
 
-int move_begin(struct disk *disk, struct write_work *work);
+int move_begin(struct disk *disk, struct write_work *write);
 void reads_pump(struct disk *disk);
 void read_finished(struct disk *disk, struct read_work *work);
 struct disk_read *read_hand_out(struct disk *disk);
