@@ -173,8 +173,9 @@ static void fill(struct record *record, struct stream *stream, const struct plan
     record->front_bytes = straight_at - head->offset;
     add_vector(&record->job, record->bounce->bytes, record->front_bytes);
     for (uint32_t i = 0; i < plan->count; i++) {
-        struct write_work *work =
-            CONTAINER_OF(queue_pop_front(&stream->pending), struct write_work, link);
+        struct queue *link = queue_pop_front(&stream->pending);
+        KVEIK_ASSERT(link != NULL); /* the plan was made from it */
+        struct write_work *work = CONTAINER_OF(link, struct write_work, link);
         bool straight = is_straight(work);
         uint64_t takes = round_up(work->part.bytes, straight ? DISK_ALIGN : DISK_UNIT);
         bool last = i + 1 == plan->count; /* takes what rounding left */
