@@ -232,6 +232,8 @@ struct disk {
 struct segment *segment_add(struct disk *disk, uint64_t number);
 void segment_forget(struct disk *disk, struct segment *segment);      /* closes and frees */
 struct segment *segment_get(const struct disk *disk, uint32_t index); /* NULL: no such */
+/* Its file; nobody may use it now. */
+void segment_close(struct disk *disk, struct segment *segment);
 /* Has it open; ST_OK, ST_IO. Others that nobody uses may be closed for it. */
 int segment_ready(struct disk *disk, struct segment *segment);
 void segment_detach(struct disk *disk, struct segment *segment);
