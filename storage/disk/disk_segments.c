@@ -32,7 +32,7 @@ struct segment *segment_add(struct disk *disk, uint64_t number)
     return segment;
 }
 
-static void close_file(struct disk *disk, struct segment *segment)
+void segment_close(struct disk *disk, struct segment *segment)
 {
     KVEIK_ASSERT(segment->pins == 0);
     if (segment->fd >= 0) {
@@ -47,7 +47,7 @@ void segment_forget(struct disk *disk, struct segment *segment)
 {
     KVEIK_ASSERT(disk->segments[segment->index] == segment);
     KVEIK_ASSERT(segment->writes == 0 && !segment->attached);
-    close_file(disk, segment);
+    segment_close(disk, segment);
     queue_remove(&segment->link);
     if (segment->dirty) {
         queue_remove(&segment->dirty_link);
@@ -69,7 +69,7 @@ static void make_room(struct disk *disk)
     queue_foreach (item, &disk->open_files) {
         struct segment *segment = CONTAINER_OF(item, struct segment, fd_link);
         if (segment->pins == 0 && segment->writes == 0 && !segment->attached && !segment->dirty) {
-            close_file(disk, segment);
+            segment_close(disk, segment);
             return;
         }
     }
