@@ -146,6 +146,7 @@ struct disk {
     uint64_t sequence;         /* of the write begun last */
     uint64_t move_credit;      /* bytes that may be moved for being hot */
     uint64_t hot_tick;         /* parts used since then are moved from the victim */
+    uint64_t old_tick;         /* hardly any part was used last before */
     uint64_t chance;           /* of the sampling */
     uint32_t committed;        /* epoch */
     uint32_t parts;            /* on disk */

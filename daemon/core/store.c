@@ -8,6 +8,7 @@
 enum {
     AHEAD_PERCENT = 90, /* above this share of the pool, admission on eviction writes ahead */
     AHEAD_STEP_MAX = 32,
+    SEGMENTS_SHORT = 2, /* free ones: one for survivors, one that writes under way may begin */
     SEAL_SHIFT = 16,
 };
 
@@ -145,6 +146,12 @@ static void write_ahead(struct core *core)
     }
 }
 
+/* Room for fresh parts, or none that will come: what waits had better wait than be refused. */
+static bool segments_left(const struct disk *disk)
+{
+    return disk->victim == NONE || disk->segments_used + SEGMENTS_SHORT <= disk->segments_max;
+}
+
 void store_pump(struct core *core)
 {
     struct disk *disk = &core->disk;
@@ -153,7 +160,7 @@ void store_pump(struct core *core)
     }
     bool refused = false;
     reclaim_pump(core);
-    while (disk->queue_count > 0 && !disk->full && room_for(core, 0)) {
+    while (disk->queue_count > 0 && !disk->full && room_for(core, 0) && segments_left(disk)) {
         uint32_t number = ((const uint32_t *)disk->queue.base)[disk->queue_first];
         struct part *part = number < core->parts.high ? part_at(core, number) : NULL;
         bool wanted = part != NULL && part->state == PART_READY &&
