@@ -38,7 +38,8 @@ struct options_of_disk {
 // clang-format off
 static const struct option_spec specs[] = {
     CLI_COMMON_SPECS,
-    {.name = "directory", .kind = OPTION_PATH, .preset = ".", .max = 2000, .offset = FIELD(directory),
+    {.name = "directory", .kind = OPTION_PATH, .preset = ".", .max = 2000,
+     .offset = FIELD(directory),
      .help = "measure the disk that this folder lies on, in a folder of its own in it"},
     {.name = "bytes", .kind = OPTION_SIZE, .preset = "1GiB", .min = 64u << 20, .max = 1ull << 40,
      .offset = FIELD(bytes),

@@ -136,7 +136,7 @@ struct disk {
     bool on;
     bool readable;
     bool writable;
-    bool full; /* fresh parts found no segment: they wait until one is freed, or something changes */
+    bool full;             /* fresh parts found no segment: they wait until one is freed */
     uint32_t segments_max; /* room now */
     uint32_t segments_used;
     uint32_t open[2]; /* segments that fresh parts and survivors were last written to; NONE */

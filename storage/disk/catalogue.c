@@ -125,7 +125,7 @@ static int take_error(char *text, const char *doing, struct error *error)
 /* ---- open and close -------------------------------------------------------------------------- */
 
 /* No recovery of its own behind our back: after a failed write the library would go on with a log
- * that it must not touch any more (and Debian's build asserts that it does not). We open it anew. */
+ * that it must not touch any more, and Debian's build asserts that. We open it anew. */
 static void no_resume(rocksdb_options_t *options)
 {
     char *text = NULL;

@@ -29,7 +29,7 @@ def environment():
 
 
 class Daemon:
-    """A kveikd with a small pool; a context manager. `disk`: bytes of a disk tier beside its log."""
+    """A kveikd with a small pool; a context manager. `disk`: bytes of a tier beside its log."""
 
     def __init__(self, *arguments, cpu_bytes="256MiB", disk=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kveik-e2e-"))

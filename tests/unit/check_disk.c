@@ -175,6 +175,9 @@ START_TEST(a_full_tier_says_so_and_freed_segments_come_again)
         uint32_t id = fill_up(1, 300 * KIB);
         ck_assert_uint_gt(tier->held, 50);
         disk_status(tier->disk, &status);
+        ck_assert_uint_eq(status.segments, 5); /* one is kept for survivors */
+        write_well(id++, 300 * KIB, 1);
+        disk_status(tier->disk, &status);
         ck_assert_uint_eq(status.segments, 6);
         for (int round = 0; round < 8; round++) {
             uint32_t segment = (uint32_t)round % 6;
