@@ -1,0 +1,207 @@
+/*
+ * RocksDB under power loss: every key whose synced put came back is there when it is opened again,
+ * cut after cut on one database. It shows that the power loss library serves what the catalogue
+ * stands on; a library that lost synced bytes, or took too little back, would show here or in
+ * check_powerloss.c.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <check.h>
+#include <rocksdb/c.h>
+
+#include "base/rng.h"
+#include "base/size.h"
+#include "base/status.h"
+#include "tests/lib/check_main.h"
+
+enum {
+    KEYS = 64,
+    PUTS_MAX = 100000,
+    VALUE_BYTES = 2000,
+    BUFFER_BYTES = 64 * 1024,
+    CUT_STATUS = 137,
+};
+
+static rocksdb_t *database_open(const char *path, char **problem)
+{
+    rocksdb_options_t *options = rocksdb_options_create();
+    rocksdb_options_set_create_if_missing(options, 1);
+    rocksdb_options_set_write_buffer_size(options, BUFFER_BYTES);
+    rocksdb_options_set_target_file_size_base(options, BUFFER_BYTES);
+    rocksdb_options_set_level0_file_num_compaction_trigger(options, 2);
+    rocksdb_options_set_paranoid_checks(options, 1);
+    rocksdb_t *database = rocksdb_open(options, path, problem);
+    rocksdb_options_destroy(options);
+    return database;
+}
+
+static void value_make(char *value, uint64_t key, uint64_t version)
+{
+    struct rng rng = {.state = key << 32 | version};
+    memcpy(value, &version, sizeof version);
+    for (size_t i = sizeof version; i < VALUE_BYTES; i += sizeof(uint64_t)) {
+        uint64_t word = rng_next(&rng);
+        memcpy(value + i, &word, sizeof word);
+    }
+}
+
+/* One finished put: key and version, to the parent. */
+struct put {
+    uint64_t key;
+    uint64_t version;
+    uint64_t synced;
+};
+
+/* Puts until the power goes; versions count on from `seed` * PUTS_MAX. */
+static int victim(const char *path, uint64_t seed)
+{
+    char *problem = NULL;
+    struct rng rng = {.state = seed};
+    char value[VALUE_BYTES];
+    rocksdb_t *database = database_open(path, &problem);
+    if (problem != NULL) {
+        (void)fprintf(stderr, "victim: %s\n", problem);
+        return 1;
+    }
+    rocksdb_writeoptions_t *options = rocksdb_writeoptions_create();
+    for (uint64_t i = 1; i < PUTS_MAX; i++) {
+        struct put put = {.key = rng_below(&rng, KEYS),
+                          .version = seed * PUTS_MAX + i,
+                          .synced = rng_below(&rng, 3) == 0};
+        value_make(value, put.key, put.version);
+        rocksdb_writeoptions_set_sync(options, put.synced != 0);
+        rocksdb_put(database, options, (const char *)&put.key, sizeof put.key, value, sizeof value,
+                    &problem);
+        if (problem != NULL || write(STDOUT_FILENO, &put, sizeof put) != (ssize_t)sizeof put) {
+            (void)fprintf(stderr, "victim: %s\n", problem == NULL ? "write" : problem);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* ---- the parent ------------------------------------------------------------------------------ */
+
+static int start(const char *tree, uint64_t round, uint64_t cut_after, pid_t *pid_out)
+{
+    int ends[2];
+    char after[48];
+    char seed[48];
+    ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
+    (void)snprintf(after, sizeof after, "%u", (unsigned)cut_after);
+    (void)snprintf(seed, sizeof seed, "%u", (unsigned)round);
+    *pid_out = fork();
+    ck_assert_int_ge(*pid_out, 0);
+    if (*pid_out == 0) {
+        (void)setenv("KVEIK_POWERLOSS_DIR", tree, 1);
+        (void)setenv("KVEIK_POWERLOSS_AFTER", after, 1);
+        (void)setenv("KVEIK_POWERLOSS_SEED", seed, 1);
+        (void)setenv("LD_PRELOAD", KVEIK_POWERLOSS_PATH, 1);
+        (void)setenv("ASAN_OPTIONS", "verify_asan_link_order=0:detect_leaks=0", 1);
+        (void)dup2(ends[1], STDOUT_FILENO);
+        (void)execl("/proc/self/exe", "victim", tree, seed, (char *)NULL);
+        _exit(1);
+    }
+    ck_assert_int_eq(close(ends[1]), 0);
+    return ends[0];
+}
+
+/* Takes what the victim said: what must be there, and what may be. */
+static void listen_to(int fd, uint64_t *synced, uint64_t *last)
+{
+    struct put put;
+    ssize_t got = 0;
+    while ((got = read(fd, &put, sizeof put)) == (ssize_t)sizeof put) {
+        ck_assert_uint_lt(put.key, KEYS);
+        last[put.key] = put.version;
+        if (put.synced != 0) {
+            /* one log: what came before a synced put is synced with it */
+            memcpy(synced, last, KEYS * sizeof *synced);
+        }
+    }
+    ck_assert_int_eq(got, 0);
+    ck_assert_int_eq(close(fd), 0);
+}
+
+/* Every key holds its last synced version, or a whole later one. How many hold less than the last
+ * version that was put. */
+static uint32_t verify(const char *tree, uint64_t *synced, uint64_t *last)
+{
+    char *problem = NULL;
+    uint32_t lost = 0;
+    char expected[VALUE_BYTES];
+    rocksdb_t *database = database_open(tree, &problem);
+    ck_assert_msg(problem == NULL, "%s", problem);
+    rocksdb_readoptions_t *options = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_verify_checksums(options, 1);
+    for (uint64_t key = 0; key < KEYS; key++) {
+        size_t bytes = 0;
+        uint64_t version = 0;
+        char *value =
+            rocksdb_get(database, options, (const char *)&key, sizeof key, &bytes, &problem);
+        ck_assert_msg(problem == NULL, "%s", problem);
+        if (value != NULL) {
+            ck_assert_uint_eq(bytes, VALUE_BYTES);
+            memcpy(&version, value, sizeof version);
+            value_make(expected, key, version);
+            ck_assert_int_eq(memcmp(value, expected, VALUE_BYTES), 0);
+            rocksdb_free(value);
+        }
+        ck_assert_uint_ge(version, synced[key]);
+        lost += version < last[key];
+        synced[key] = version;
+        last[key] = version;
+    }
+    rocksdb_readoptions_destroy(options);
+    rocksdb_close(database);
+    return lost;
+}
+
+START_TEST(synced_keys_survive_cut_after_cut)
+    {
+        char folder[64] = "./check_powerloss.XXXXXX";
+        char full[PATH_MAX];
+        char tree[PATH_MAX + 16];
+        uint64_t synced[KEYS] = {0};
+        uint64_t last[KEYS] = {0};
+        struct rng rng = {.state = 21};
+        uint32_t lost = 0;
+        ck_assert_ptr_nonnull(mkdtemp(folder));
+        ck_assert_ptr_nonnull(realpath(folder, full));
+        (void)snprintf(tree, sizeof tree, "%s/db", full);
+        uint64_t rounds = check_scaled(40);
+        for (uint64_t round = 1; round <= rounds; round++) {
+            pid_t pid = 0;
+            int status = 0;
+            /* some in the midst of opening, most later */
+            uint64_t cut_after = 1 + rng_below(&rng, rng_below(&rng, 4) == 0 ? 60 : 1500);
+            int fd = start(tree, round, cut_after, &pid);
+            listen_to(fd, synced, last);
+            ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+            ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == CUT_STATUS,
+                          "round %u, cut after %u: status %d", (unsigned)round, (unsigned)cut_after,
+                          status);
+            lost += verify(tree, synced, last);
+        }
+        ck_assert(rounds < 10 || lost > 0);
+        char command[PATH_MAX + 16];
+        (void)snprintf(command, sizeof command, "rm -rf %s", full);
+        ck_assert_int_eq(system(command), 0); // NOLINT(cert-env33-c,concurrency-mt-unsafe)
+    }
+END_TEST
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = 0;
+    if (argc == 3 && number_parse(argv[2], &seed, NULL) == ST_OK) {
+        return victim(argv[1], seed);
+    }
+    const TTest *const tests[] = {synced_keys_survive_cut_after_cut};
+    return check_main("powerloss_rocksdb", tests, ARRAY_COUNT(tests));
+}
