@@ -4,11 +4,8 @@
  * stands on; a library that lost synced bytes, or took too little back, would show here or in
  * check_powerloss.c.
  */
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,13 +16,13 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "tests/lib/check_main.h"
+#include "tests/lib/powerloss_trial.h"
 
 enum {
     KEYS = 64,
     PUTS_MAX = 100000,
     VALUE_BYTES = 2000,
     BUFFER_BYTES = 64 * 1024,
-    CUT_STATUS = 137,
 };
 
 static rocksdb_t *database_open(const char *path, char **problem)
@@ -88,30 +85,6 @@ static int victim(const char *path, uint64_t seed)
 
 /* ---- the parent ------------------------------------------------------------------------------ */
 
-static int start(const char *tree, uint64_t round, uint64_t cut_after, pid_t *pid_out)
-{
-    int ends[2];
-    char after[48];
-    char seed[48];
-    ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
-    (void)snprintf(after, sizeof after, "%u", (unsigned)cut_after);
-    (void)snprintf(seed, sizeof seed, "%u", (unsigned)round);
-    *pid_out = fork();
-    ck_assert_int_ge(*pid_out, 0);
-    if (*pid_out == 0) {
-        (void)setenv("KVEIK_POWERLOSS_DIR", tree, 1);
-        (void)setenv("KVEIK_POWERLOSS_AFTER", after, 1);
-        (void)setenv("KVEIK_POWERLOSS_SEED", seed, 1);
-        (void)setenv("LD_PRELOAD", KVEIK_POWERLOSS_PATH, 1);
-        (void)setenv("ASAN_OPTIONS", "verify_asan_link_order=0:detect_leaks=0", 1);
-        (void)dup2(ends[1], STDOUT_FILENO);
-        (void)execl("/proc/self/exe", "victim", tree, seed, (char *)NULL);
-        _exit(1);
-    }
-    ck_assert_int_eq(close(ends[1]), 0);
-    return ends[0];
-}
-
 /* Takes what the victim said: what must be there, and what may be. */
 static void listen_to(int fd, uint64_t *synced, uint64_t *last)
 {
@@ -126,7 +99,6 @@ static void listen_to(int fd, uint64_t *synced, uint64_t *last)
         }
     }
     ck_assert_int_eq(got, 0);
-    ck_assert_int_eq(close(fd), 0);
 }
 
 /* Every key holds its last synced version, or a whole later one. How many hold less than the last
@@ -165,34 +137,35 @@ static uint32_t verify(const char *tree, uint64_t *synced, uint64_t *last)
 
 START_TEST(synced_keys_survive_cut_after_cut)
     {
-        char folder[64] = "./check_powerloss.XXXXXX";
-        char full[PATH_MAX];
-        char tree[PATH_MAX + 16];
+        static struct powerloss_trial trial;
+        char after[48];
+        char chance[48];
+        char seed[32];
         uint64_t synced[KEYS] = {0};
         uint64_t last[KEYS] = {0};
         struct rng rng = {.state = 21};
         uint32_t lost = 0;
-        ck_assert_ptr_nonnull(mkdtemp(folder));
-        ck_assert_ptr_nonnull(realpath(folder, full));
-        (void)snprintf(tree, sizeof tree, "%s/db", full);
+        powerloss_init(&trial);
+        trial.settings[0] = after;
+        trial.settings[1] = chance;
         uint64_t rounds = check_scaled(40);
         for (uint64_t round = 1; round <= rounds; round++) {
-            pid_t pid = 0;
-            int status = 0;
             /* some in the midst of opening, most later */
             uint64_t cut_after = 1 + rng_below(&rng, rng_below(&rng, 4) == 0 ? 60 : 1500);
-            int fd = start(tree, round, cut_after, &pid);
-            listen_to(fd, synced, last);
-            ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-            ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == CUT_STATUS,
+            (void)snprintf(after, sizeof after, "KVEIK_POWERLOSS_AFTER=%u", (unsigned)cut_after);
+            (void)snprintf(chance, sizeof chance, "KVEIK_POWERLOSS_SEED=%u", (unsigned)round);
+            (void)snprintf(seed, sizeof seed, "%u", (unsigned)round);
+            const char *const argv[] = {"victim", "database", seed, NULL};
+            powerloss_start(&trial, "/proc/self/exe", argv);
+            listen_to(trial.out_fd, synced, last);
+            powerloss_wait(&trial);
+            ck_assert_msg(WEXITSTATUS(trial.status) == POWERLOSS_STATUS,
                           "round %u, cut after %u: status %d", (unsigned)round, (unsigned)cut_after,
-                          status);
-            lost += verify(tree, synced, last);
+                          trial.status);
+            lost += verify(trial.tree, synced, last);
         }
         ck_assert(rounds < 10 || lost > 0);
-        char command[PATH_MAX + 16];
-        (void)snprintf(command, sizeof command, "rm -rf %s", full);
-        ck_assert_int_eq(system(command), 0); // NOLINT(cert-env33-c,concurrency-mt-unsafe)
+        powerloss_finish(&trial);
     }
 END_TEST
 
@@ -200,7 +173,7 @@ int main(int argc, char **argv)
 {
     uint64_t seed = 0;
     if (argc == 3 && number_parse(argv[2], &seed, NULL) == ST_OK) {
-        return victim(argv[1], seed);
+        return victim(".", seed);
     }
     const TTest *const tests[] = {synced_keys_survive_cut_after_cut};
     return check_main("powerloss_rocksdb", tests, ARRAY_COUNT(tests));
