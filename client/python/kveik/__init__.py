@@ -35,8 +35,8 @@ __version__: str = _ffi.string(_lib.kveik_version()).decode()
 __all__ = [
     "Admission", "Busy", "Cancelled", "Client", "Closed", "Completion", "Corrupt", "Deadline",
     "Dtype", "Error", "Forked", "GRAIN_TOKENS", "Group", "Hasher", "IOFailed", "Info", "Invalid",
-    "KEY_BYTES", "Kind", "Limit", "Lost", "Memory", "MemoryFailed", "Mismatch", "Mode", "NoMemory", "NoSpace",
-    "Origin", "Permission", "Plane", "Protocol", "PullRun", "PushRun", "Quota", "Region", "Rule",
-    "Shutdown", "Status", "Stuck", "Unavailable", "UnknownId", "Unsupported", "Version", "Want",
-    "hash_tokens", "planes_of",
+    "KEY_BYTES", "Kind", "Limit", "Lost", "Memory", "MemoryFailed", "Mismatch", "Mode", "NoMemory",
+    "NoSpace", "Origin", "Permission", "Plane", "Protocol", "PullRun", "PushRun", "Quota", "Region",
+    "Rule", "Shutdown", "Status", "Stuck", "Unavailable", "UnknownId", "Unsupported", "Version",
+    "Want", "hash_tokens", "planes_of",
 ]

@@ -14,7 +14,7 @@
 #include "base/queue.h"
 #include "tests/lib/powerloss/powerloss.h"
 
-static const uint64_t LOG_BYTES_MAX = (uint64_t)4 << 30;
+static const uint64_t log_bytes_max = (uint64_t)4 << 30;
 
 struct file {
     struct queue link;
@@ -62,7 +62,7 @@ static struct piece piece_read(int fd, uint64_t offset, uint64_t count)
         return piece;
     }
     piece.bytes = malloc(count);
-    if (piece.bytes == NULL || log_bytes + count > LOG_BYTES_MAX) {
+    if (piece.bytes == NULL || log_bytes + count > log_bytes_max) {
         pl_fail("too many unsynced bytes");
     }
     log_bytes += count;

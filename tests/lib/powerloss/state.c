@@ -107,15 +107,15 @@ bool pl_fd_in_tree(int fd, struct stat *status_out)
         (!S_ISREG(status_out->st_mode) && !S_ISDIR(status_out->st_mode))) {
         return false;
     }
-    char link[32];
-    char path[PATH_MAX];
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t bytes = readlink(link, path, sizeof path - 1);
+    char entry[32];
+    char target[PATH_MAX];
+    (void)snprintf(entry, sizeof entry, "/proc/self/fd/%d", fd);
+    ssize_t bytes = readlink(entry, target, sizeof target - 1);
     if (bytes <= 0) {
         return false;
     }
-    path[bytes] = '\0'; /* " (deleted)" may be at its end */
-    return pl_in_tree(path);
+    target[bytes] = '\0'; /* " (deleted)" may be at its end */
+    return pl_in_tree(target);
 }
 
 /* ---- the lock and the cut -------------------------------------------------------------------- */
@@ -183,11 +183,11 @@ static void on_signal(int number)
 static void *wait_for_signal(void *arg)
 {
     char byte = 0;
+    (void)arg;
     while (syscall(SYS_read, state.signal_fds[0], &byte, (size_t)1) != 1) {
     }
     (void)pthread_mutex_lock(&state.mutex);
     cut();
-    return arg;
 }
 
 /* ---- start and end --------------------------------------------------------------------------- */
