@@ -35,8 +35,8 @@ class Daemon:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kveik-e2e-"))
         self.socket = self.folder / "engine.sock"
         self.log = self.folder / "kveikd.log"
-        tier = ["--disk", "no"] if disk is None else [
-            "--disk", "yes", "--disk-path", self.folder / "disk", "--disk-bytes", disk]
+        tier = ["--disk=no"] if disk is None else [
+            "--disk=yes", "--disk-path", self.folder / "disk", "--disk-bytes", disk]
         self.arguments = ["--socket", self.socket, "--cpu-bytes", cpu_bytes, *tier, *arguments]
         self.process = None
 

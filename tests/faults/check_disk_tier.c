@@ -2,6 +2,8 @@
  * Bad days of the disk tier: restarts, errors, a slow disk, a full one, damaged bytes, two daemons.
  * Whatever happens below (tests/lib/powerloss makes calls fail), engines get blocks that are right,
  * or misses, in time; and the tier is itself again when the disk is.
+ *
+ * Covers: daemon/server/disk.c, daemon/server/restore.c, daemon/server/wait.c, client/lib/persist.c
  */
 #include <dirent.h>
 #include <fcntl.h>
