@@ -112,6 +112,7 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
     disk->moves += part_on_disk(part) ? 1 : 0;
     store->move = part_on_disk(part);
     disk->store_bytes += shape->bytes;
+    disk->leaving_bytes += evict_after ? part_slot_bytes(core, part) : 0;
     part_ref(core, number);
     part->flags = (uint8_t)((part->flags | PART_WRITING) & ~PART_QUEUED);
     return true;
@@ -130,7 +131,7 @@ static void write_ahead(struct core *core)
 {
     uint64_t budget = core->slabs.budget_bytes;
     for (uint32_t i = 0; i < AHEAD_STEP_MAX && core->disk.writable &&
-                         core->slot_bytes > budget / 100 * AHEAD_PERCENT;
+                         core->slot_bytes - core->disk.leaving_bytes > budget / 100 * AHEAD_PERCENT;
          i++) {
         uint32_t victim = lru_oldest(core);
         if (victim == NONE) {
@@ -263,6 +264,7 @@ void step_store_done(struct core *core, const struct core_event *event)
     uint64_t bytes = shape_at(core, part->shape)->bytes;
     KVEIK_ASSERT((part->flags & PART_WRITING) != 0 && disk->store_bytes >= bytes);
     disk->store_bytes -= bytes;
+    disk->leaving_bytes -= store.evict ? part_slot_bytes(core, part) : 0;
     part->flags &= (uint8_t)~PART_WRITING;
     disk->moves -= store.move ? 1 : 0;
     if (landed(core, event)) {
