@@ -9,6 +9,7 @@ static void check_stores(const struct check *check)
     uint8_t *writing = check_alloc(core->parts.high, 1);
     uint64_t bytes = 0;
     uint64_t leaving = 0;
+    uint64_t fresh = 0;
     uint32_t moves = 0;
     uint32_t count = 0;
     for (uint32_t i = 0; i < disk->stores.high; i++) {
@@ -26,8 +27,13 @@ static void check_stores(const struct check *check)
         bytes += shape_at(core, part->shape)->bytes;
         leaving += store->evict ? part_slot_bytes(core, part) : 0;
         moves += store->move ? 1 : 0;
+        fresh += store->move ? 0 : shape_at(core, part->shape)->bytes;
         count++;
     }
+    for (uint32_t t = 0; t < core->limits.tenants_max; t++) {
+        fresh -= tenant_at(core, t)->writing_bytes;
+    }
+    KVEIK_ASSERT(fresh == 0);
     KVEIK_ASSERT(leaving == disk->leaving_bytes);
     KVEIK_ASSERT(count == disk->stores.used && bytes == disk->store_bytes && moves == disk->moves);
     for (uint32_t n = 0; n < core->parts.high; n++) {

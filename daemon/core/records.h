@@ -210,7 +210,8 @@ struct space {
 struct tenant {
     uint64_t used_bytes;
     uint64_t quota_bytes;
-    uint64_t disk_bytes; /* payload of its parts on disk */
+    uint64_t disk_bytes;    /* payload of its parts on disk */
+    uint64_t writing_bytes; /* of parts on their way there */
     uint64_t disk_quota_bytes;
     uint32_t space_first;
     bool used;

@@ -1,4 +1,6 @@
 /* Covers: disk.c */
+#include <string.h>
+
 #include "base/fault.h"
 #include "tests/lib/core_disk_fixture.h"
 #include "tests/lib/unit.h"
@@ -26,6 +28,7 @@ START_TEST(limits_are_checked)
             struct error error = {0};
             ck_assert_int_eq(core_create(&bad[i], &core, &error), ST_INVALID);
             ck_assert_ptr_null(core);
+            ck_assert_ptr_nonnull(strstr(error.text, "disk: "));
         }
         good.disk.segments_max = 65535;
         struct core *core = NULL;

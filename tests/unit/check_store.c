@@ -27,6 +27,18 @@ START_TEST(at_once_means_when_the_copies_have_ended)
     }
 END_TEST
 
+START_TEST(what_could_not_be_written_is_when_it_is_used_again)
+    {
+        open_with(CORE_ADMIT_AT_ONCE);
+        fixture_store(&f, 0, disk_shape, 1, 1);
+        disk_write_failed(&f, 0, ST_NO_SPACE);
+        ck_assert_uint_eq(fixture_gauges(&f).stores, 0);
+        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 1, 1), 1);
+        ck_assert_uint_eq(disk_count(&f, ACTION_STORE), 1);
+        fixture_close(&f);
+    }
+END_TEST
+
 START_TEST(second_use_means_a_lookup_a_pull_or_a_push_again)
     {
         open_with(CORE_ADMIT_SECOND_USE);
@@ -246,11 +258,12 @@ START_TEST(a_tenants_quota_on_disk)
     {
         open_with(CORE_ADMIT_AT_ONCE);
         disk_quota(&f, 1024);
-        fixture_store(&f, 0, disk_shape, 0, 2);
+        fixture_store(&f, 0, disk_shape, 0, 3); /* what is on its way counts */
+        ck_assert_uint_eq(disk_count(&f, ACTION_STORE), 2);
         disk_write_all(&f, 0, 1);
         fixture_store(&f, 0, disk_shape, 10, 2);
         ck_assert_uint_eq(disk_count(&f, ACTION_STORE), 0);
-        ck_assert_uint_eq(fixture_counters(&f).store_quota, 2);
+        ck_assert_uint_eq(fixture_counters(&f).store_quota, 3);
         struct core_tenant tenant;
         ck_assert(core_tenant(f.core, 1, &tenant));
         ck_assert_uint_eq(tenant.disk_bytes, 1024);
@@ -284,6 +297,7 @@ START_TEST(a_write_into_a_lost_segment_does_not_count)
 END_TEST
 
 UNIT_MAIN("store", at_once_means_when_the_copies_have_ended,
+          what_could_not_be_written_is_when_it_is_used_again,
           second_use_means_a_lookup_a_pull_or_a_push_again,
           eviction_means_ahead_of_need_and_oldest_first, never_means_gone,
           the_default_is_the_limits, what_waits_is_bounded_and_counted, bytes_in_flight_are_bounded,
