@@ -108,6 +108,9 @@ void disk_attach(struct core *core, uint32_t number, struct core_place place, ui
     segment->part_first = number;
     segment->parts++;
     segment->live_bytes += shape->bytes;
+    if (segment->live_bytes > core->disk.segment_bytes) {
+        core->disk.segment_bytes = segment->live_bytes;
+    }
     part->flags |= PART_ON_DISK;
     core->disk.parts++;
     core->disk.bytes += shape->bytes;

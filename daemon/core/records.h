@@ -138,7 +138,8 @@ struct disk {
     bool writable;
     uint32_t segments_max; /* room now */
     uint32_t segments_used;
-    uint32_t open[2]; /* segments that fresh parts and survivors were last written to; NONE */
+    uint64_t segment_bytes; /* most that was in one: what a segment holds, as far as seen */
+    uint32_t open[2];       /* segments that fresh parts and survivors were last written to; NONE */
     uint64_t open_sequence[2]; /* … by this write */
     uint32_t victim;           /* being reclaimed; NONE */
     uint32_t moves;            /* under way */

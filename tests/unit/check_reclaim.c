@@ -180,6 +180,31 @@ START_TEST(fresh_writes_wait_while_segments_are_short)
     }
 END_TEST
 
+START_TEST(a_disk_full_of_what_is_needed_is_left_alone)
+    {
+        open_full();
+        for (uint32_t key = 0; key < 500; key += key % 100 == 7 ? 93 : 1) {
+            disk_pin(&f, key, true);
+        }
+        ck_assert_uint_gt(fixture_gauges(&f).pinned_bytes, 0);
+        go();
+        for (uint32_t i = 0; i < 20; i++) {
+            disk_committed(&f, i);
+        }
+        ck_assert_uint_eq(fixture_counters(&f).reclaimed_segments, 0);
+        for (uint32_t key = 300; key < 302; key++) { /* a quarter of one can go now */
+            disk_pin(&f, key, false);
+        }
+        ck_assert_uint_eq(fixture_counters(&f).reclaimed_segments, 0); /* it is the open one */
+        for (uint32_t key = 200; key < 202; key++) {
+            disk_pin(&f, key, false);
+        }
+        ck_assert_uint_eq(fixture_counters(&f).reclaimed_segments, 1);
+        core_check(f.core);
+        fixture_close(&f);
+    }
+END_TEST
+
 START_TEST(nothing_is_freed_that_need_not_or_cannot_be)
     {
         open_full();
@@ -266,5 +291,5 @@ END_TEST
 UNIT_MAIN("reclaim", the_cold_go_and_the_needed_move, what_is_in_memory_is_moved_from_there,
           a_move_that_fails_loses_the_part, a_read_keeps_its_segment,
           a_segment_that_a_write_may_be_on_its_way_to_stays,
-          fresh_writes_wait_while_segments_are_short, nothing_is_freed_that_need_not_or_cannot_be,
-          bytes_moved_are_in_proportion)
+          fresh_writes_wait_while_segments_are_short, a_disk_full_of_what_is_needed_is_left_alone,
+          nothing_is_freed_that_need_not_or_cannot_be, bytes_moved_are_in_proportion)
