@@ -8,6 +8,8 @@ static void check_stores(const struct check *check)
     const struct disk *disk = &core->disk;
     uint8_t *writing = check_alloc(core->parts.high, 1);
     uint64_t bytes = 0;
+    uint64_t leaving = 0;
+    uint64_t fresh = 0;
     uint32_t moves = 0;
     uint32_t count = 0;
     for (uint32_t i = 0; i < disk->stores.high; i++) {
@@ -23,9 +25,16 @@ static void check_stores(const struct check *check)
         writing[store->part] = 1;
         check->part_refs[store->part]++;
         bytes += shape_at(core, part->shape)->bytes;
+        leaving += store->evict ? part_slot_bytes(core, part) : 0;
         moves += store->move ? 1 : 0;
+        fresh += store->move ? 0 : shape_at(core, part->shape)->bytes;
         count++;
     }
+    for (uint32_t t = 0; t < core->limits.tenants_max; t++) {
+        fresh -= tenant_at(core, t)->writing_bytes;
+    }
+    KVEIK_ASSERT(fresh == 0);
+    KVEIK_ASSERT(leaving == disk->leaving_bytes);
     KVEIK_ASSERT(count == disk->stores.used && bytes == disk->store_bytes && moves == disk->moves);
     for (uint32_t n = 0; n < core->parts.high; n++) {
         bool flag = check->parts[n] && (part_at(core, n)->flags & PART_WRITING) != 0;

@@ -35,7 +35,8 @@ static int limits_check(const struct core_limits *limits, struct error *error)
     if (limits->low_percent > limits->high_percent || limits->high_percent > 100) {
         return error_set(error, ST_INVALID, "watermarks: low must not be above high, high <= 100");
     }
-    return ST_OK;
+    const char *refusal = disk_limits_refusal(&limits->disk);
+    return refusal == NULL ? ST_OK : error_set(error, ST_INVALID, "%s", refusal);
 }
 
 /* The actions' memory is had at creation: a step whose work is done must be able to tell it. */

@@ -23,7 +23,9 @@ enum {
     CREDIT_SHARE = 5, /* one moved byte in so many fresh ones */
     WEIGHT_HOT = 32,
     WEIGHT_COLD = 16, /* of the youngest among the cold */
-    STEP_PARTS = 64,  /* of the victim, looked at in one step */
+    NEEDED_MAX = 7,   /* eighths of a segment that may have to be moved to free it */
+    NEEDED_OF = 8,
+    STEP_PARTS = 64, /* of the victim, looked at in one step */
     MOVES_MAX = 16,
     SPARE_MIN = 4, /* two that are open, one kept for survivors, one to come */
     SPARE_SHARE = 32,
@@ -90,17 +92,25 @@ static uint64_t weight(const struct disk *disk, const struct part *part)
                : (part->tick - disk->old_tick) * WEIGHT_COLD / (disk->hot_tick - disk->old_tick);
 }
 
-/* What the segment's bytes count for, from a sample of its parts. */
+/* What the segment's bytes count for, from a sample of its parts. UINT64_MAX: nearly all of them
+ * are needed, and moving them would go on for ever and gain nothing. */
 static uint64_t worth(const struct core *core, const struct segment *segment)
 {
     uint32_t asked = 0;
+    uint32_t needs = 0;
     uint64_t weights = 0;
     for (uint32_t n = segment->part_first; n != NONE && asked < SAMPLE_OF_SEGMENT;
          n = disk_part_at(core, n)->next) {
         asked++;
+        needs += needed(part_at(core, n)) ? 1 : 0;
         weights += weight(&core->disk, part_at(core, n));
     }
-    return asked == 0 ? 0 : segment->live_bytes / asked * weights;
+    if (asked == 0) {
+        return 0;
+    }
+    uint64_t each = segment->live_bytes / asked;
+    bool gains = each * needs <= core->disk.segment_bytes / NEEDED_OF * NEEDED_MAX;
+    return gains ? each * weights : UINT64_MAX;
 }
 
 /* The first write under way; what begins after it has a larger number. */

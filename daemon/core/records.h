@@ -139,7 +139,8 @@ struct disk {
     bool full;             /* fresh parts found no segment: they wait until one is freed */
     uint32_t segments_max; /* room now */
     uint32_t segments_used;
-    uint32_t open[2]; /* segments that fresh parts and survivors were last written to; NONE */
+    uint64_t segment_bytes; /* most that was in one: what a segment holds, as far as seen */
+    uint32_t open[2];       /* segments that fresh parts and survivors were last written to; NONE */
     uint64_t open_sequence[2]; /* … by this write */
     uint32_t victim;           /* being reclaimed; NONE */
     uint32_t moves;            /* under way */
@@ -153,6 +154,7 @@ struct disk {
     uint32_t stored;           /* on disk only */
     uint64_t bytes;            /* payload of parts on disk */
     uint64_t store_bytes;      /* in flight */
+    uint64_t leaving_bytes;    /* slots of parts that leave the CPU tier when they are written */
     uint64_t load_bytes;
     struct slots stores;
     struct slots loads;
@@ -210,7 +212,8 @@ struct space {
 struct tenant {
     uint64_t used_bytes;
     uint64_t quota_bytes;
-    uint64_t disk_bytes; /* payload of its parts on disk */
+    uint64_t disk_bytes;    /* payload of its parts on disk */
+    uint64_t writing_bytes; /* of parts on their way there */
     uint64_t disk_quota_bytes;
     uint32_t space_first;
     bool used;

@@ -17,6 +17,11 @@ static uint32_t admission_of(const struct core *core, const struct part *part)
     return space_at(core, shape_at(core, part->shape)->space)->admission;
 }
 
+static struct tenant *tenant_of(const struct core *core, const struct shape *shape)
+{
+    return tenant_at(core, space_at(core, shape->space)->tenant);
+}
+
 bool store_queue(struct core *core, uint32_t number)
 {
     struct disk *disk = &core->disk;
@@ -44,8 +49,12 @@ void store_pushed(struct core *core, uint32_t number)
 void store_used(struct core *core, uint32_t number)
 {
     const struct part *part = part_at(core, number);
-    if (core->disk.on && part->state == PART_READY &&
-        admission_of(core, part) == CORE_ADMIT_SECOND_USE) {
+    if (!core->disk.on || part->state != PART_READY) {
+        return;
+    }
+    /* at once, too: the queue was full, the write failed, or its segment was reclaimed */
+    uint32_t admission = admission_of(core, part);
+    if (admission == CORE_ADMIT_SECOND_USE || admission == CORE_ADMIT_AT_ONCE) {
         (void)store_queue(core, number);
     }
 }
@@ -109,9 +118,11 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
     ((struct core_stored *)disk->described.base)[disk->described_count - 1].move = source != NONE;
     ((struct core_stored *)disk->described.base)[disk->described_count - 1].survivor =
         part_on_disk(part);
-    disk->moves += part_on_disk(part) ? 1 : 0;
     store->move = part_on_disk(part);
+    disk->moves += store->move ? 1 : 0;
+    tenant_of(core, shape)->writing_bytes += store->move ? 0 : shape->bytes;
     disk->store_bytes += shape->bytes;
+    disk->leaving_bytes += evict_after ? part_slot_bytes(core, part) : 0;
     part_ref(core, number);
     part->flags = (uint8_t)((part->flags | PART_WRITING) & ~PART_QUEUED);
     return true;
@@ -120,9 +131,9 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
 static bool quota_left(const struct core *core, const struct part *part)
 {
     const struct shape *shape = shape_at(core, part->shape);
-    const struct tenant *tenant = tenant_at(core, space_at(core, shape->space)->tenant);
+    const struct tenant *tenant = tenant_of(core, shape);
     return tenant->disk_quota_bytes == 0 ||
-           tenant->disk_bytes + shape->bytes <= tenant->disk_quota_bytes;
+           tenant->disk_bytes + tenant->writing_bytes + shape->bytes <= tenant->disk_quota_bytes;
 }
 
 /* The oldest parts leave ahead of need: on disk already, or written for it. */
@@ -130,7 +141,7 @@ static void write_ahead(struct core *core)
 {
     uint64_t budget = core->slabs.budget_bytes;
     for (uint32_t i = 0; i < AHEAD_STEP_MAX && core->disk.writable &&
-                         core->slot_bytes > budget / 100 * AHEAD_PERCENT;
+                         core->slot_bytes - core->disk.leaving_bytes > budget / 100 * AHEAD_PERCENT;
          i++) {
         uint32_t victim = lru_oldest(core);
         if (victim == NONE) {
@@ -263,8 +274,12 @@ void step_store_done(struct core *core, const struct core_event *event)
     uint64_t bytes = shape_at(core, part->shape)->bytes;
     KVEIK_ASSERT((part->flags & PART_WRITING) != 0 && disk->store_bytes >= bytes);
     disk->store_bytes -= bytes;
+    disk->leaving_bytes -= store.evict ? part_slot_bytes(core, part) : 0;
     part->flags &= (uint8_t)~PART_WRITING;
     disk->moves -= store.move ? 1 : 0;
+    struct tenant *tenant = tenant_of(core, shape_at(core, part->shape));
+    KVEIK_ASSERT(store.move || tenant->writing_bytes >= bytes);
+    tenant->writing_bytes -= store.move ? 0 : bytes;
     if (landed(core, event)) {
         stored_at(core, store.part, event);
         note_open(core, &store, event->u.store_done.place.segment);
