@@ -285,6 +285,15 @@ START_TEST(synced_bytes_are_there_and_others_may_be)
     }
 END_TEST
 
+START_TEST(files_can_grow_with_holes)
+    {
+        struct tally tally = {0};
+        contents_trials("holes", check_scaled(60), &tally);
+        ck_assert_uint_gt(tally.lost, 0);
+        ck_assert_uint_gt(tally.torn, 0);
+    }
+END_TEST
+
 /* A sync that was under way may have got through. */
 START_TEST(all_that_was_not_synced_can_be_dropped)
     {
@@ -639,6 +648,7 @@ int main(int argc, char **argv)
         }
     }
     const TTest *const tests[] = {synced_bytes_are_there_and_others_may_be,
+                                  files_can_grow_with_holes,
                                   all_that_was_not_synced_can_be_dropped,
                                   a_crash_alone_loses_nothing,
                                   names_are_those_of_a_moment_since_the_last_sync,

@@ -84,6 +84,7 @@ static int victim(const char *path, uint64_t seed)
         rocksdb_put(database, options, (const char *)&put.key, sizeof put.key, value, sizeof value,
                     &problem);
         if (problem != NULL) {
+            rocksdb_close(database); /* its threads must not outlive what they use */
             return PUT_FAILED;
         }
         if (write(STDOUT_FILENO, &put, sizeof put) != (ssize_t)sizeof put) {

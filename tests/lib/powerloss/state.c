@@ -205,13 +205,13 @@ static uint64_t number_setting(const char *name)
 static enum pl_mode mode_setting(void)
 {
     const char *text = getenv("KVEIK_POWERLOSS_MODE");
-    if (text == NULL || strcmp(text, "random") == 0) {
-        return PL_RANDOM;
+    static const char *const modes[] = {"random", "holes", "drop", "keep"};
+    for (int mode = PL_RANDOM; mode <= PL_KEEP; mode++) {
+        if (strcmp(text == NULL ? "random" : text, modes[mode]) == 0) {
+            return (enum pl_mode)mode;
+        }
     }
-    if (strcmp(text, "drop") != 0 && strcmp(text, "keep") != 0) {
-        pl_fail("KVEIK_POWERLOSS_MODE=%s: random, drop or keep", text);
-    }
-    return strcmp(text, "drop") == 0 ? PL_DROP : PL_KEEP;
+    pl_fail("KVEIK_POWERLOSS_MODE=%s: random, holes, drop or keep", text);
 }
 
 /* The tree need not be there yet; what it lies in must be. */
