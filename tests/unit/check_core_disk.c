@@ -9,15 +9,15 @@ static struct core_fixture f;
 
 static void open_usual(void)
 {
-    struct core_limits limits = disk_limits();
-    disk_open(&f, &limits, CORE_ADMIT_AT_ONCE);
+    struct core_limits limits = core_disk_limits();
+    core_disk_open(&f, &limits, CORE_ADMIT_AT_ONCE);
 }
 
 /* The write, of this step, of the key's part; NULL. */
 static const struct core_action *move_of(uint32_t key)
 {
     const struct core_action *action = NULL;
-    for (uint32_t i = 0; (action = disk_action(&f, ACTION_STORE, i)) != NULL; i++) {
+    for (uint32_t i = 0; (action = core_disk_action(&f, ACTION_STORE, i)) != NULL; i++) {
         if (memcmp(action->stored->keys, fixture_keys(&f, key, 1, 1), CORE_KEY_BYTES) == 0) {
             return action;
         }
@@ -27,7 +27,7 @@ static const struct core_action *move_of(uint32_t key)
 
 START_TEST(limits_are_checked)
     {
-        struct core_limits good = disk_limits();
+        struct core_limits good = core_disk_limits();
         struct core_limits bad[6] = {good, good, good, good, good, good};
         bad[0].disk.segments_max = 65536;
         bad[1].disk.stores_max = 0;
@@ -54,25 +54,25 @@ START_TEST(what_was_found_is_hit_and_read)
     {
         open_usual();
         for (uint32_t i = 0; i < 4; i++) {
-            ck_assert_int_eq(disk_restore(&f, i, 3, i), ST_OK);
+            ck_assert_int_eq(core_disk_restore(&f, i, 3, i), ST_OK);
         }
         ck_assert_uint_eq(fixture_gauges(&f).disk_parts, 4);
         ck_assert_uint_eq(fixture_gauges(&f).disk_bytes, 4u * 512);
         ck_assert_uint_eq(fixture_counters(&f).restored, 4);
-        struct core_event lookup = fixture_lookup(&f, 0, disk_space, 0, 4);
+        struct core_event lookup = fixture_lookup(&f, 0, core_disk_space, 0, 4);
         lookup.u.lookup.origins = true;
         const struct core_action *reply = fixture_step(&f, &lookup, ACTION_REPLY);
         ck_assert_uint_eq(reply->hit_keys, 4);
         ck_assert_uint_eq(reply->origin_count, 1);
         ck_assert_mem_eq(reply->origins[0].instance_id, "past", 4);
-        (void)fixture_pull(&f, 0, disk_space, 2, 1);
-        const struct core_action *load = disk_action(&f, ACTION_LOAD, 0);
+        (void)fixture_pull(&f, 0, core_disk_space, 2, 1);
+        const struct core_action *load = core_disk_action(&f, ACTION_LOAD, 0);
         ck_assert_uint_eq(load->place.segment, 3);
         ck_assert_uint_eq(load->place.offset, 2);
         ck_assert_uint_eq(load->seal, 3);
         /* durable from the beginning */
-        (void)disk_persist(&f, 0, 4);
-        ck_assert_int_eq(disk_action(&f, ACTION_REPLY, 0)->status, ST_OK);
+        (void)core_disk_persist(&f, 0, 4);
+        ck_assert_int_eq(core_disk_action(&f, ACTION_REPLY, 0)->status, ST_OK);
         fixture_close(&f);
     }
 END_TEST
@@ -81,7 +81,7 @@ START_TEST(all_keys_and_parents_come_back)
     {
         open_usual();
         uint32_t pairs =
-            fixture_shape(&f, 0, disk_space, 0, 2, (struct core_ranges){0, 2, 0, 2}, 1000);
+            fixture_shape(&f, 0, core_disk_space, 0, 2, (struct core_ranges){0, 2, 0, 2}, 1000);
         struct core_event event = {.kind = EVENT_RESTORE,
                                    .u.restore = {.shape = pairs,
                                                  .keys = fixture_keys(&f, 10, 2, 1),
@@ -92,12 +92,12 @@ START_TEST(all_keys_and_parents_come_back)
                                                  .origin = (const uint8_t *)"",
                                                  .place = {.segment = 1}}};
         ck_assert_int_eq(fixture_step(&f, &event, ACTION_RESTORED)->status, ST_OK);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 10, 1), 1);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 10, 2),
-                          1);    /* the second has nine tokens */
-        disk_fill(&f, 50, 8, 0); /* so much fits a segment */
-        disk_pin(&f, 10, true);
-        disk_state(&f, 0, true, true); /* it must be moved, with all that is known of it */
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 10, 1), 1);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 10, 2),
+                          1);         /* the second has nine tokens */
+        core_disk_fill(&f, 50, 8, 0); /* so much fits a segment */
+        core_disk_pin(&f, 10, true);
+        core_disk_state(&f, 0, true, true); /* it must be moved, with all that is known of it */
         const struct core_action *store = move_of(10);
         ck_assert_ptr_nonnull(store);
         ck_assert_uint_eq(store->stored->key_count, 2);
@@ -111,12 +111,12 @@ END_TEST
 START_TEST(duplicates_and_nonsense_are_refused)
     {
         open_usual();
-        ck_assert_int_eq(disk_restore(&f, 1, 0, 0), ST_OK);
-        ck_assert_int_eq(disk_restore(&f, 1, 0, 1), ST_LIMIT);
-        fixture_store(&f, 0, disk_shape, 2, 1);
-        ck_assert_int_eq(disk_restore(&f, 2, 0, 2), ST_LIMIT);
+        ck_assert_int_eq(core_disk_restore(&f, 1, 0, 0), ST_OK);
+        ck_assert_int_eq(core_disk_restore(&f, 1, 0, 1), ST_LIMIT);
+        fixture_store(&f, 0, core_disk_shape, 2, 1);
+        ck_assert_int_eq(core_disk_restore(&f, 2, 0, 2), ST_LIMIT);
         const struct core_event good = {.kind = EVENT_RESTORE,
-                                        .u.restore = {.shape = disk_shape,
+                                        .u.restore = {.shape = core_disk_shape,
                                                       .keys = fixture_keys(&f, 7, 1, 1),
                                                       .key_count = 1,
                                                       .grains = 1,
@@ -143,35 +143,35 @@ START_TEST(duplicates_and_nonsense_are_refused)
             ck_assert_ptr_nonnull(answer->text);
         }
         core_check(f.core);
-        ck_assert_int_eq(disk_restore(&f, 7, 0, 3), ST_OK);
+        ck_assert_int_eq(core_disk_restore(&f, 7, 0, 3), ST_OK);
         fixture_close(&f);
         struct core_limits none = fixture_limits();
-        disk_open(&f, &none, CORE_ADMIT_DEFAULT);
-        ck_assert_int_eq(disk_restore(&f, 1, 0, 0), ST_INVALID);
+        core_disk_open(&f, &none, CORE_ADMIT_DEFAULT);
+        ck_assert_int_eq(core_disk_restore(&f, 1, 0, 0), ST_INVALID);
         fixture_close(&f);
     }
 END_TEST
 
 START_TEST(records_are_a_limit_at_start)
     {
-        struct core_limits limits = disk_limits();
+        struct core_limits limits = core_disk_limits();
         limits.parts_max = 512; /* what a page holds and more */
         limits.keys_max = 600;
-        disk_open(&f, &limits, CORE_ADMIT_AT_ONCE);
+        core_disk_open(&f, &limits, CORE_ADMIT_AT_ONCE);
         uint32_t good = 0;
         for (uint32_t i = 0; i < 700; i++) {
-            int status = disk_restore(&f, i, i % 8, i / 8);
+            int status = core_disk_restore(&f, i, i % 8, i / 8);
             ck_assert(status == ST_OK || status == ST_LIMIT);
             good += status == ST_OK ? 1 : 0;
         }
         ck_assert_uint_ge(good, 512);
         core_check(f.core);
         /* what is pushed goes before what is on disk only, the oldest of that first */
-        disk_state(&f, 8, true, false);
-        fixture_store(&f, 0, disk_shape, 5000, 64);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 5000, 64), 64);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 0, 1), 0);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, good - 1, 1), 1);
+        core_disk_state(&f, 8, true, false);
+        fixture_store(&f, 0, core_disk_shape, 5000, 64);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 5000, 64), 64);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 0, 1), 0);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, good - 1, 1), 1);
         ck_assert_uint_ge(fixture_counters(&f).evicted_space, 64);
         fixture_close(&f);
     }
@@ -180,31 +180,31 @@ END_TEST
 START_TEST(a_lost_segment)
     {
         open_usual();
-        disk_fill(&f, 0, 4, 2);
-        disk_fill(&f, 10, 1, 3);
-        uint64_t lease = fixture_lease(&f, 0, disk_space, 0, 2); /* both are read ahead */
-        uint32_t jobs[] = {disk_action(&f, ACTION_LOAD, 0)->job,
-                           disk_action(&f, ACTION_LOAD, 1)->job};
-        disk_loaded(&f, jobs[0],
-                    ST_OK); /* 0 is in memory, 1 still being read, 2 and 3 on disk only */
-        disk_lost(&f, 2);
-        ck_assert_uint_eq(disk_count(&f, ACTION_FORGET), 0);
-        ck_assert_uint_eq(disk_count(&f, ACTION_SEGMENT_FREE), 0);
-        ck_assert_int_eq((int)disk_part_state(&f, 0), PART_READY);
-        ck_assert_int_eq((int)disk_part_state(&f, 1), PART_LOADING);
-        ck_assert_uint_eq(disk_part(&f, 2), NONE);
+        core_disk_fill(&f, 0, 4, 2);
+        core_disk_fill(&f, 10, 1, 3);
+        uint64_t lease = fixture_lease(&f, 0, core_disk_space, 0, 2); /* both are read ahead */
+        uint32_t jobs[] = {core_disk_action(&f, ACTION_LOAD, 0)->job,
+                           core_disk_action(&f, ACTION_LOAD, 1)->job};
+        core_disk_loaded(&f, jobs[0],
+                         ST_OK); /* 0 is in memory, 1 still being read, 2 and 3 on disk only */
+        core_disk_lost(&f, 2);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_FORGET), 0);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_SEGMENT_FREE), 0);
+        ck_assert_int_eq((int)core_disk_part_state(&f, 0), PART_READY);
+        ck_assert_int_eq((int)core_disk_part_state(&f, 1), PART_LOADING);
+        ck_assert_uint_eq(core_disk_part(&f, 2), NONE);
         ck_assert_uint_eq(fixture_counters(&f).lost_parts, 2);
         core_check(f.core);
-        disk_loaded(&f, jobs[1], ST_UNAVAILABLE);
-        ck_assert_uint_eq(disk_count(&f, ACTION_SEGMENT_FREE), 1);
-        ck_assert_int_eq((int)disk_part_state(&f, 1), PART_FAILED);
+        core_disk_loaded(&f, jobs[1], ST_UNAVAILABLE);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_SEGMENT_FREE), 1);
+        ck_assert_int_eq((int)core_disk_part_state(&f, 1), PART_FAILED);
         ck_assert_int_eq(fixture_release(&f, 0, lease), ST_OK);
-        ck_assert_uint_eq(disk_part(&f, 1), NONE);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 10, 1), 1);
+        ck_assert_uint_eq(core_disk_part(&f, 1), NONE);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 10, 1), 1);
         /* one that was never told of is free at once */
-        disk_lost(&f, 7);
-        ck_assert_uint_eq(disk_count(&f, ACTION_SEGMENT_FREE), 1);
-        ck_assert_uint_eq(disk_action(&f, ACTION_SEGMENT_FREE, 0)->handle, 7);
+        core_disk_lost(&f, 7);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_SEGMENT_FREE), 1);
+        ck_assert_uint_eq(core_disk_action(&f, ACTION_SEGMENT_FREE, 0)->handle, 7);
         fixture_close(&f);
     }
 END_TEST
@@ -212,22 +212,22 @@ END_TEST
 START_TEST(a_move_out_of_a_lost_segment_finds_the_part_again)
     {
         open_usual();
-        disk_fill(&f, 0, 1, 2);
-        disk_fill(&f, 50, 8, 3); /* so much fits a segment */
-        disk_pin(&f, 0, true);
-        uint64_t lease = fixture_lease(&f, 0, disk_space, 0, 1);
-        disk_loaded(&f, disk_action(&f, ACTION_LOAD, 0)->job, ST_UNAVAILABLE);
-        disk_state(&f, 0, true, true);
+        core_disk_fill(&f, 0, 1, 2);
+        core_disk_fill(&f, 50, 8, 3); /* so much fits a segment */
+        core_disk_pin(&f, 0, true);
+        uint64_t lease = fixture_lease(&f, 0, core_disk_space, 0, 1);
+        core_disk_loaded(&f, core_disk_action(&f, ACTION_LOAD, 0)->job, ST_UNAVAILABLE);
+        core_disk_state(&f, 0, true, true);
         const struct core_action *move = move_of(0);
         ck_assert_ptr_nonnull(move);
         uint32_t job = move->job;
-        disk_lost(&f, 2);
-        ck_assert_int_eq((int)disk_part_state(&f, 0), PART_FAILED);
-        ck_assert_uint_eq(disk_count(&f, ACTION_SEGMENT_FREE), 0);
+        core_disk_lost(&f, 2);
+        ck_assert_int_eq((int)core_disk_part_state(&f, 0), PART_FAILED);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_SEGMENT_FREE), 0);
         core_check(f.core);
-        disk_written(&f, job, 5, 0, 1);
-        ck_assert_uint_eq(disk_count(&f, ACTION_SEGMENT_FREE), 1);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 0, 1), 1);
+        core_disk_written(&f, job, 5, 0, 1);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_SEGMENT_FREE), 1);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 0, 1), 1);
         core_check(f.core);
         ck_assert_int_eq(fixture_release(&f, 0, lease), ST_OK);
         fixture_close(&f);
@@ -236,17 +236,17 @@ END_TEST
 
 START_TEST(what_leaves_is_forgotten)
     {
-        struct core_limits limits = disk_limits();
+        struct core_limits limits = core_disk_limits();
         limits.parts_max = 16;
-        disk_open(&f, &limits, CORE_ADMIT_AT_ONCE);
+        core_disk_open(&f, &limits, CORE_ADMIT_AT_ONCE);
         for (uint32_t i = 0; i < 16; i++) {
-            disk_fill(&f, i, 1, 1);
+            core_disk_fill(&f, i, 1, 1);
         }
-        (void)fixture_push(&f, 0, disk_shape, 100, 2, GRAIN_TOKENS);
-        ck_assert_uint_eq(disk_count(&f, ACTION_FORGET), 2);
-        ck_assert_uint_eq(disk_action(&f, ACTION_FORGET, 0)->place.segment, 1);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 0, 1), 0);
-        ck_assert_uint_eq(fixture_hit(&f, 0, disk_space, 2, 1), 1);
+        (void)fixture_push(&f, 0, core_disk_shape, 100, 2, GRAIN_TOKENS);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_FORGET), 2);
+        ck_assert_uint_eq(core_disk_action(&f, ACTION_FORGET, 0)->place.segment, 1);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 0, 1), 0);
+        ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 2, 1), 1);
         (void)fixture_done(&f, 0, f.last_request, ST_OK);
         fixture_close(&f);
     }
@@ -255,7 +255,7 @@ END_TEST
 /* Whatever memory cannot be had, at creation or later: it is told, and nothing is torn. */
 START_TEST(memory_fails)
     {
-        struct core_limits limits = disk_limits();
+        struct core_limits limits = core_disk_limits();
         static const enum fault_point points[] = {FAULT_MMAP, FAULT_HEAP};
         uint32_t refused = 0;
         for (uint32_t p = 0; p < 2; p++) {
@@ -276,13 +276,13 @@ START_TEST(memory_fails)
             open_usual();
             fault_set(FAULT_MMAP, n, 3);
             for (uint32_t i = 0; i < 400; i++) {
-                int status = disk_restore(&f, i, i % 8, i / 8);
+                int status = core_disk_restore(&f, i, i % 8, i / 8);
                 ck_assert(status == ST_OK || status == ST_LIMIT);
                 refused += status == ST_OK ? 0 : 1;
             }
             fault_clear();
             core_check(f.core);
-            ck_assert_int_eq(disk_restore(&f, 2000, 0, 1000), ST_OK);
+            ck_assert_int_eq(core_disk_restore(&f, 2000, 0, 1000), ST_OK);
             fixture_close(&f);
         }
         ck_assert_uint_gt(refused, 0);
