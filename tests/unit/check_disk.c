@@ -176,7 +176,8 @@ START_TEST(a_full_tier_says_so_and_freed_segments_come_again)
         ck_assert_uint_gt(tier->held, 50);
         disk_status(tier->disk, &status);
         ck_assert_uint_eq(status.segments, 5); /* one is kept for survivors */
-        write_well(id++, 300 * KIB, 1);
+        ck_assert_int_eq(tier_move(tier, 1), ST_OK);
+        tier_settle(tier, 0);
         disk_status(tier->disk, &status);
         ck_assert_uint_eq(status.segments, 6);
         for (int round = 0; round < 8; round++) {
