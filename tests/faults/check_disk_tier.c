@@ -122,7 +122,7 @@ static int persist(uint64_t seed, uint32_t deadline_ms)
     struct kveik_completion done = KVEIK_COMPLETION_INIT;
     int status = kveik_persist(mini.client, &persist, &done);
     for (uint32_t i = 0; status == KVEIK_OK && i < done.status_count; i++) {
-        status = done.statuses[i];
+        status = (int)done.statuses[i]; /* NOLINT(bugprone-signed-char-misuse,cert-str34-c) */
     }
     kveik_completion_finish(&done);
     return status;
@@ -439,7 +439,7 @@ START_TEST(a_flipped_bit_is_a_miss_and_never_data)
         }
         (void)printf("%llu flips: %llu of %llu blocks came, all right; %u starts refused\n",
                      (unsigned long long)rounds, (unsigned long long)came,
-                     (unsigned long long)(rounds * 12 * CHAIN), refused);
+                     (unsigned long long)rounds * 12 * CHAIN, refused);
         ck_assert_uint_gt(came, rounds * 6 * CHAIN);
     }
 END_TEST
