@@ -14,12 +14,16 @@
 #include "base/heap.h"
 #include "client/cli/cli.h"
 #include "client/cli/demo_crew.h"
+#include "client/cli/demo_outlived.h"
 #include "client/cli/demo_report.h"
+#include "client/cli/demo_restart.h"
 #include "client/cli/demo_trace.h"
 
 struct demo_options {
     struct cli_common common;
     const char *trace;
+    const char *restart;
+    uint64_t restart_ms;
     uint32_t window;
     uint32_t requests;
     bool all;
@@ -59,6 +63,13 @@ static const struct option_spec specs[] = {
     {.name = "context", .kind = OPTION_U32, .preset = "2048", .min = 32, .max = DEMO_TOKENS_MAX,
      .unit = "TOKENS", .offset = FIELD(tokens_max),
      .help = "the engines' context; longer prompts are cut to their first so many tokens"},
+    {.name = "restart", .kind = OPTION_STRING, .preset = "", .max = 4000, .unit = "COMMAND",
+     .preset_note = "the daemon is left alone", .offset = FIELD(restart),
+     .help = "once half of the requests are served, run this shell command, which restarts the "
+             "daemon, and show what is found after it: blocks outlive the daemon on its disk"},
+    {.name = "restart-time", .kind = OPTION_DURATION_MS, .preset = "2min", .min = 1000,
+     .max = 3600 * 1000, .offset = FIELD(restart_ms),
+     .help = "time for that command, and until the daemon answers again"},
     {.name = "seed", .kind = OPTION_U64, .preset = "1", .offset = FIELD(seed),
      .help = "seed of the weights and of the token ids"},
 };
@@ -78,7 +89,11 @@ static const struct options_table table = {
         "begins when the earlier ones of its conversation have ended. Token ids are made from the "
         "trace's block ids, so that prompts share prefixes as the production prompts did. Each "
         "prompt is also prefilled in full, in fresh pages: its time is the column \"without\", and "
-        "its logits must be the same bit for bit.\n\n" CLI_EXIT_HELP,
+        "its logits must be the same bit for bit.\n\n"
+        "With --restart, both engines pause while the command runs (its output goes to stderr) and "
+        "until another daemon answers at the socket, at most for --restart-time; they reconnect by "
+        "themselves. A command that fails ends the demo with exit code 1, a daemon that does not "
+        "come back with 3.\n\n" CLI_EXIT_HELP,
     .env_prefix = CLI_ENV_PREFIX,
     .specs = specs,
     .count = ARRAY_COUNT(specs),
@@ -102,6 +117,12 @@ struct demo {
     struct demo_crew crew;
     struct demo_report report;
     struct demo_job *job;
+    uint32_t begun;     /* turns */
+    uint32_t begun_max; /* no more for now */
+    const char *socket_path;
+    char boot_id[DEMO_BOOT_ID_BYTES]; /* of the daemon after the restart; empty before it */
+    struct demo_outlived outlived;
+    uint8_t keys[DEMO_TOKENS_MAX / KVEIK_GRAIN_TOKENS * KVEIK_KEY_BYTES]; /* of one prompt */
 };
 
 /* ---- choosing -------------------------------------------------------------------------------- */
@@ -186,32 +207,59 @@ static void lose(struct demo *demo, uint32_t engine, struct turn *turn)
     inherit(demo, engine);
 }
 
+static uint32_t prompt_of(const struct demo *demo, const struct turn *turn, uint32_t *tokens_out)
+{
+    const struct demo_scale scale = {.block_tokens = demo->options->block_tokens,
+                                     .tokens_max = demo->options->tokens_max,
+                                     .vocabulary = demo_models[demo->options->model].vocabulary,
+                                     .seed = demo->options->seed};
+    return demo_prompt(&demo->trace, &demo->trace.requests[turn->request], &scale, tokens_out);
+}
+
+/* Remembers what was found and what was pushed, for what outlives the restart. */
+static void remember(struct demo *demo, const struct turn *turn, const struct demo_result *result)
+{
+    uint8_t *keys = demo->keys;
+    uint32_t *tokens = demo->job->tokens; /* the job was sent: free until the next is made */
+    uint32_t count = prompt_of(demo, turn, tokens);
+    if (result->status != ST_OK || result->cache_status != ST_OK ||
+        kveik_hash_tokens(NULL, tokens, count, NULL, 0, keys) != KVEIK_OK) {
+        return;
+    }
+    uint32_t found = result->hit_tokens / KVEIK_GRAIN_TOKENS;
+    uint32_t used = result->used_tokens / KVEIK_GRAIN_TOKENS;
+    uint32_t whole = count / DEMO_BLOCK_TOKENS * (DEMO_BLOCK_TOKENS / KVEIK_GRAIN_TOKENS);
+    demo_outlived_found(&demo->outlived, keys, found);
+    if (whole > used) {
+        demo_outlived_pushed(&demo->outlived, keys + (size_t)used * KVEIK_KEY_BYTES, whole - used);
+    }
+}
+
 static void give(struct demo *demo, uint32_t engine)
 {
     if (!demo_crew_alive(&demo->crew, engine) || demo->crew.workers[engine].job != DEMO_NO_JOB) {
         return;
     }
-    struct turn *turn = next_turn(demo, engine);
+    struct turn *turn = demo->begun < demo->begun_max ? next_turn(demo, engine) : NULL;
     if (turn == NULL) {
         return;
     }
-    const struct demo_scale scale = {.block_tokens = demo->options->block_tokens,
-                                     .tokens_max = demo->options->tokens_max,
-                                     .vocabulary = demo_models[demo->options->model].vocabulary,
-                                     .seed = demo->options->seed};
     struct demo_job *job = demo->job;
     job->index = (uint32_t)(turn - demo->turns);
     job->fresh_first = job->index % 4 >= 2; /* so that neither way always runs on warm caches */
-    job->token_count =
-        demo_prompt(&demo->trace, &demo->trace.requests[turn->request], &scale, job->tokens);
+    (void)memcpy(job->boot_id, demo->boot_id, sizeof job->boot_id);
+    job->token_count = prompt_of(demo, turn, job->tokens);
     turn->begun = true;
+    demo->begun++;
     if (demo_crew_give(&demo->crew, engine, job) != ST_OK) {
         lose(demo, engine, turn);
     }
 }
 
-static void serve(struct demo *demo)
+/* So many more turns; when it returns, nobody works. */
+static void serve(struct demo *demo, uint32_t turns)
 {
+    demo->begun_max = demo->begun + turns;
     for (;;) {
         for (uint32_t i = 0; i < DEMO_ENGINES; i++) {
             give(demo, i);
@@ -229,8 +277,61 @@ static void serve(struct demo *demo)
             continue;
         }
         turn->ended = true;
+        if (demo->options->restart[0] != '\0') {
+            remember(demo, turn, &result);
+        }
         demo_report_row(&demo->report, engine, demo->trace.requests[turn->request].number, &result);
     }
+}
+
+/* ---- the restart ----------------------------------------------------------------------------- */
+
+/* Restarts the daemon, waits until it is back, and says so. Returns an exit code. */
+static int restart(struct demo *demo)
+{
+    uint64_t patience_ms = demo->options->restart_ms;
+    struct demo_look look;
+    struct error error = {0};
+    uint64_t began_ns = clock_ns();
+    if (demo_look(&look, demo->socket_path, &error) != ST_OK) {
+        return cli_fail(CLI_UNREACHABLE, "before --restart: %s", error.text);
+    }
+    char old[DEMO_BOOT_ID_BYTES];
+    (void)memcpy(old, look.boot_id, sizeof old);
+    if (demo_command(demo->options->restart, (uint32_t)patience_ms, &error) != ST_OK) {
+        return cli_fail(CLI_FAILED, "--restart: %s", error.text);
+    }
+    uint64_t used_ms = (clock_ns() - began_ns) / 1000000;
+    patience_ms = used_ms < patience_ms ? patience_ms - used_ms : 0;
+    int status = demo_look_await(&look, demo->socket_path, old, (uint32_t)patience_ms, &error);
+    if (status != ST_OK) {
+        return cli_fail(status == ST_UNAVAILABLE ? CLI_UNREACHABLE : CLI_FAILED,
+                        "--restart: the command ended well, but %s", error.text);
+    }
+    (void)memcpy(demo->boot_id, look.boot_id, sizeof demo->boot_id);
+    demo_outlived_restart(&demo->outlived);
+    demo_report_restart(&demo->report, &look, (double)(clock_ns() - began_ns) / 1e9);
+    return CLI_GOOD;
+}
+
+static int serve_all(struct demo *demo)
+{
+    if (demo->options->restart[0] == '\0') {
+        serve(demo, demo->turn_count);
+        return CLI_GOOD;
+    }
+    serve(demo, (demo->turn_count + 1) / 2);
+    int code = restart(demo);
+    if (code != CLI_GOOD) {
+        return code;
+    }
+    serve(demo, demo->turn_count);
+    struct demo_look look;
+    if (demo_look(&look, demo->socket_path, NULL) == ST_OK) {
+        demo->report.disk_read_bytes = look.disk_read_bytes;
+    }
+    demo->report.outlived_tokens = demo_outlived_count(&demo->outlived) * KVEIK_GRAIN_TOKENS;
+    return CLI_GOOD;
 }
 
 static int run(struct demo *demo, struct cli *cli)
@@ -261,7 +362,10 @@ static int run(struct demo *demo, struct cli *cli)
     }
     uint64_t began_ns = clock_ns();
     demo_report_begin(&demo->report, &choice, &setup, cli->json);
-    serve(demo);
+    int code = serve_all(demo);
+    if (code != CLI_GOOD) {
+        return code;
+    }
     bool good = demo_report_end(&demo->report, (double)(clock_ns() - began_ns) / 1e9);
     return good ? CLI_GOOD : CLI_FAILED;
 }
@@ -287,10 +391,12 @@ int command_demo(struct cli *cli, int argc, char **argv)
     } else if (code == CLI_GOOD) {
         demo->options = &demo_options;
         demo->job = job;
+        demo->socket_path = cli->socket_path;
         code = run(demo, cli);
         demo_crew_finish(&demo->crew);
         demo_report_finish(&demo->report);
         demo_trace_finish(&demo->trace);
+        demo_outlived_finish(&demo->outlived);
         heap_free(demo->turns);
     }
     heap_free(job);

@@ -29,6 +29,7 @@ enum {
     DEMO_PAGE_TOKENS = 16,
     DEMO_BLOCK_TOKENS = 32, /* of one block in the cache */
     DEMO_READY = INT32_MAX,
+    DEMO_BOOT_ID_BYTES = 33, /* 16 bytes in hexadecimal, and a NUL */
 };
 
 /* Sizes of the engine's model. */
@@ -58,7 +59,8 @@ struct demo_setup {
 struct demo_job {
     uint32_t index;
     uint32_t token_count;
-    bool fresh_first; /* measure the full prefill before the cached one */
+    bool fresh_first;                 /* measure the full prefill before the cached one */
+    char boot_id[DEMO_BOOT_ID_BYTES]; /* wait to be connected to this daemon first; empty: to any */
     uint32_t tokens[DEMO_TOKENS_MAX];
 };
 

@@ -62,6 +62,11 @@ static void count(struct demo_report *report, const struct demo_result *result)
     report->pushed_bytes += result->pushed_bytes;
     report->pull_ns += result->pulled_bytes > 0 ? result->pull_ns : 0;
     report->push_ns += result->pushed_bytes > 0 ? result->push_ns : 0;
+    struct demo_part *part = &report->parts[report->restarted];
+    part->requests++;
+    part->hits += result->used_tokens > 0 ? 1 : 0;
+    part->prompt_tokens += result->prompt_tokens;
+    part->hit_tokens += result->hit_tokens;
     report->same += result->logits_same ? 1 : 0;
     report->kv_same += result->kv_same ? 1 : 0;
     samples_add(&report->cached_ms, cached_ms);
@@ -114,6 +119,25 @@ void demo_report_lost(struct demo_report *report, uint32_t engine, uint32_t trac
     demo_report_row(report, engine, trace_number, &lost);
 }
 
+void demo_report_restart(struct demo_report *report, const struct demo_look *daemon, double seconds)
+{
+    report->restarted = true;
+    report->daemon = *daemon;
+    report->restart_seconds = seconds;
+    if (report->json) {
+        return;
+    }
+    if (daemon->blocks > 0) {
+        (void)printf("-- kveikd was restarted: %llu blocks came back%s --\n",
+                     (unsigned long long)daemon->blocks,
+                     daemon->restored_parts > 0 ? " from disk" : "");
+    } else {
+        (void)printf("-- kveikd was restarted: no blocks came back (its disk tier: %s) --\n",
+                     daemon->disk_state);
+    }
+    (void)fflush(stdout);
+}
+
 /* ---- totals ---------------------------------------------------------------------------------- */
 
 static double share(double part, double whole)
@@ -160,14 +184,36 @@ static json_t *totals_json(struct demo_report *report, double seconds)
     return totals;
 }
 
+static json_t *part_json(const struct demo_part *part)
+{
+    return json_pack("{s:i, s:i, s:I, s:I}", "requests", (int)part->requests, "with_hits",
+                     (int)part->hits, "prompt_tokens", (json_int_t)part->prompt_tokens,
+                     "hit_tokens", (json_int_t)part->hit_tokens);
+}
+
+static json_t *restart_json(const struct demo_report *report)
+{
+    if (!report->restarted) {
+        return json_null();
+    }
+    return json_pack("{s:I, s:I, s:f, s:s, s:o, s:o, s:I, s:I}", "blocks_back",
+                     (json_int_t)report->daemon.blocks, "restored_parts",
+                     (json_int_t)report->daemon.restored_parts, "seconds", report->restart_seconds,
+                     "disk", report->daemon.disk_state, "before", part_json(&report->parts[0]),
+                     "after", part_json(&report->parts[1]), "outlived_tokens",
+                     (json_int_t)report->outlived_tokens, "disk_read_bytes",
+                     (json_int_t)report->disk_read_bytes);
+}
+
 static void print_json(struct demo_report *report, double seconds, bool good)
 {
     const struct demo_choice *choice = &report->choice;
     json_t *chosen = json_pack("{s:s, s:i, s:s, s:i, s:i}", "trace", choice->trace, "window",
                                (int)choice->window, "rule", choice->all ? "all" : "conversations",
                                "eligible", (int)choice->eligible, "served", (int)choice->served);
-    json_t *document = json_pack("{s:b, s:o, s:o, s:O}", "good", good, "choice", chosen, "totals",
-                                 totals_json(report, seconds), "requests", report->rows);
+    json_t *document = json_pack("{s:b, s:o, s:o, s:o, s:O}", "good", good, "choice", chosen,
+                                 "totals", totals_json(report, seconds), "restart",
+                                 restart_json(report), "requests", report->rows);
     (void)table_print_json(document, stdout);
 }
 
@@ -196,6 +242,34 @@ static void bytes_row(struct table *table, const char *name, uint64_t bytes, uin
               (double)bytes / (1 << 20), gbps(bytes, ns));
 }
 
+static void part_row(struct table *table, const char *name, const struct demo_part *part)
+{
+    table_row(table);
+    table_text(table, 0, name);
+    table_set(table, 1, NULL, "%u requests, %u with hits: %llu of %llu prompt tokens, %.1f %%",
+              part->requests, part->hits, (unsigned long long)part->hit_tokens,
+              (unsigned long long)part->prompt_tokens,
+              100 * share((double)part->hit_tokens, (double)part->prompt_tokens));
+}
+
+static void restart_rows(struct table *table, const struct demo_report *report)
+{
+    part_row(table, "before the restart", &report->parts[0]);
+    part_row(table, "after the restart", &report->parts[1]);
+    table_row(table);
+    table_text(table, 0, "outlived the restart");
+    table_set(table, 1, NULL,
+              "%llu of the %llu tokens found after it were pushed before it: %.1f %%",
+              (unsigned long long)report->outlived_tokens,
+              (unsigned long long)report->parts[1].hit_tokens,
+              100 * share((double)report->outlived_tokens, (double)report->parts[1].hit_tokens));
+    table_row(table);
+    table_text(table, 0, "restart");
+    table_set(table, 1, NULL, "%.1f s, %llu blocks back; since then %.1f MiB read from disk",
+              report->restart_seconds, (unsigned long long)report->daemon.blocks,
+              (double)report->disk_read_bytes / (1 << 20));
+}
+
 static void print_totals(struct demo_report *report, double seconds)
 {
     static const struct table_column columns[] = {{.name = ""}, {.name = ""}};
@@ -215,6 +289,9 @@ static void print_totals(struct demo_report *report, double seconds)
     table_set(table, 1, NULL, "%llu tokens: %.1f %% of what was found",
               (unsigned long long)report->other_tokens,
               100 * share((double)report->other_tokens, (double)report->hit_tokens));
+    if (report->restarted) {
+        restart_rows(table, report);
+    }
     latency_row(table, "time to first token", &report->cached_ms, &report->fresh_ms);
     latency_row(table, "of requests with hits", &report->hit_cached_ms, &report->hit_fresh_ms);
     table_row(table);

@@ -7,6 +7,7 @@
 
 #include "client/cli/bench_stats.h"
 #include "client/cli/demo.h"
+#include "client/cli/demo_restart.h"
 
 struct json_t;
 
@@ -19,10 +20,24 @@ struct demo_choice {
     bool all;          /* the rule: every request; else those of conversations seen again */
 };
 
+/* What was served before, and what after a restart of the daemon. */
+struct demo_part {
+    uint32_t requests;
+    uint32_t hits;
+    uint64_t prompt_tokens;
+    uint64_t hit_tokens;
+};
+
 struct demo_report {
     bool json;
+    bool restarted;
     struct demo_choice choice;
-    struct json_t *rows; /* with json */
+    struct demo_part parts[2]; /* [restarted] */
+    struct demo_look daemon;   /* as it was when it was back */
+    double restart_seconds;
+    uint64_t outlived_tokens; /* of those found after the restart: pushed before it */
+    uint64_t disk_read_bytes; /* by the daemon since its restart */
+    struct json_t *rows;      /* with json */
     uint32_t requests;
     uint32_t failed;
     uint32_t same;     /* logits equal bit for bit */
@@ -55,6 +70,11 @@ void demo_report_row(struct demo_report *report, uint32_t engine, uint32_t trace
 
 /* A request whose engine was lost. */
 void demo_report_lost(struct demo_report *report, uint32_t engine, uint32_t trace_number);
+
+/* The daemon was restarted, and is back as `daemon` says after `seconds`. What follows is counted
+ * apart. */
+void demo_report_restart(struct demo_report *report, const struct demo_look *daemon,
+                         double seconds);
 
 /* Prints the totals. True when every request was served with equal logits. */
 bool demo_report_end(struct demo_report *report, double seconds);

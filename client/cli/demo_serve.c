@@ -6,6 +6,7 @@
  * result says why. Only the model itself can fail a request.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,12 @@
 #include "base/heap.h"
 #include "client/cli/demo_engine.h"
 
-enum { REQUEST_DEADLINE_MS = 5000, POISON = 0xff /* bf16 0xffff: not a number */ };
+enum {
+    REQUEST_DEADLINE_MS = 5000,
+    RECONNECT_MS = 5000,
+    RECONNECT_STEP_MS = 10,
+    POISON = 0xff, /* bf16 0xffff: not a number */
+};
 
 /* Makes leftovers of earlier prompts useless: what is not written again ends as NaN. */
 static void poison_pages(struct demo_engine *engine, const uint32_t *pages)
@@ -175,6 +181,25 @@ static void push(struct demo_engine *engine, const struct demo_job *job, struct 
     kveik_completion_finish(&done);
 }
 
+/* After a restart of the daemon: the library finds it again by itself, and here that is waited for
+ * outside of what is measured. Without success the request is served all the same. */
+static void await_daemon(struct demo_engine *engine, const char *boot_id)
+{
+    uint64_t give_up_ms = clock_ms() + RECONNECT_MS;
+    while (clock_ms() < give_up_ms) {
+        struct kveik_info info = KVEIK_INFO_INIT;
+        char text[DEMO_BOOT_ID_BYTES] = "";
+        int status = kveik_info(engine->client, &info);
+        for (uint32_t i = 0; i < sizeof info.boot_id; i++) {
+            (void)snprintf(text + (size_t)2 * i, 3, "%02x", info.boot_id[i]);
+        }
+        if (status != KVEIK_OK || (info.connected && strcmp(text, boot_id) == 0)) {
+            return;
+        }
+        (void)poll(NULL, 0, RECONNECT_STEP_MS);
+    }
+}
+
 /* ---- the two ways to the first token --------------------------------------------------------- */
 
 static int prefill(struct demo_engine *engine, const struct demo_job *job, uint32_t first,
@@ -224,6 +249,9 @@ void demo_engine_serve(struct demo_engine *engine, const struct demo_job *job,
     *result = (struct demo_result){.index = job->index, .prompt_tokens = job->token_count};
     struct error error = {0};
     int status = ST_OK;
+    if (job->boot_id[0] != '\0') {
+        await_daemon(engine, job->boot_id);
+    }
     if (job->fresh_first) {
         status = serve_fresh(engine, job, result, &error);
     }
