@@ -25,9 +25,9 @@ static const struct options_table table_of_options = {
     .summary =
         "Finds out what works on this machine, and between this process and the daemon, by "
         "trying it: the clock, processor features, huge pages, sealed shared memory, copies "
-        "between processes, limits; the daemon's socket, version and memory; and, for each way "
-        "in which an engine can share its memory, random bytes pushed to the daemon, pulled back "
-        "and compared.\v"
+        "between processes, limits; the daemon's socket, version, memory and disk tier; and, for "
+        "each way in which an engine can share its memory, random bytes pushed to the daemon, "
+        "pulled back and compared.\v"
         "Every line says what was found: ok; note: fine, but good to know; warning: works, but "
         "slower or with less; problem: does not work; skipped: could not be tried. An arrow "
         "begins what would make it right. It takes a second, changes no setting, and leaves a "

@@ -5,6 +5,7 @@
  *   doctor_system.c   this machine and process: clock, processor, limits, pidfd, other processes
  *   doctor_memory.c   huge pages, sealed memory, memory limits
  *   doctor_daemon.c   the socket, the daemon, and bytes sent there and back
+ *   doctor_disk.c     the disk tier, and the CPU tier's file
  *
  * A check finds out by trying, not by reading version numbers; each says what it found and, when
  * that is not well, what would make it so.
@@ -50,5 +51,12 @@ bool doctor_number(const char *line, const char *name, uint64_t *number_out);
 void doctor_check_system(struct doctor *doctor);
 void doctor_check_memory(struct doctor *doctor);
 void doctor_check_daemon(struct doctor *doctor);
+
+/* By the daemon's status; NULL when no daemon answers. */
+void doctor_check_disk(struct doctor *doctor, const json_t *status);
+
+/* The value of `name` in the comma-separated options of a mount; empty when it is not among them.
+ */
+void doctor_mount_option(const char *options, const char *name, char *out, size_t out_bytes);
 
 #endif

@@ -219,6 +219,7 @@ static void check_status(struct doctor *doctor, kveik_client *client)
     check_version(doctor, status);
     check_pool(doctor, status);
     check_daemon_files(doctor, status);
+    doctor_check_disk(doctor, status);
     json_decref(status);
 }
 
@@ -349,6 +350,7 @@ void doctor_check_daemon(struct doctor *doctor)
         doctor->unreachable = true;
     }
     if (client == NULL) {
+        doctor_check_disk(doctor, NULL);
         doctor_say(doctor, DOCTOR_SKIPPED, "there and back", NULL,
                    "pushing and pulling needs the daemon");
         return;

@@ -90,12 +90,36 @@ class Doctor(kveik_test.TestCase):
             text = self.good("doctor", socket=daemon.socket)
             self.assertIn("0 problems", text)
 
+    def test_a_disk_tier(self):
+        with Daemon("--disk-segment-bytes", "16MiB", disk="256MiB") as daemon:
+            findings = self.findings(kveik("doctor", "--json", socket=daemon.socket))
+            self.assertEqual(findings["disk tier"]["result"], "ok", findings["disk tier"])
+            self.assertIn(str(daemon.folder / "disk"), findings["disk tier"]["finding"])
+            # what the machine may lack is a warning
+            for check in ("disk I/O", "direct disk I/O", "disk room"):
+                self.assertIn(findings[check]["result"], ("ok", "warning"), findings[check])
+            self.assertFalse([name for name in os.listdir(daemon.folder / "disk")
+                              if "doctor" in name])
+
+    def test_a_disk_by_threads_and_none(self):
+        with Daemon("--disk-segment-bytes", "16MiB", "--disk-io", "threads",
+                    disk="256MiB") as daemon:
+            findings = self.findings(kveik("doctor", "--json", socket=daemon.socket))
+        self.assertEqual(findings["disk I/O"]["result"], "note", findings["disk I/O"])
+        self.assertIn("--disk-io", findings["disk I/O"]["advice"])
+        with Daemon() as daemon:
+            findings = self.findings(kveik("doctor", "--json", socket=daemon.socket))
+        self.assertEqual(findings["disk tier"]["result"], "note")
+        self.assertIn("turned off", findings["disk tier"]["finding"])
+        self.assertIn(findings["disk I/O"]["result"], ("ok", "warning"))
+
     def test_without_a_daemon(self):
         done = kveik("doctor", "--json", socket=NOWHERE)
         self.assertEqual(done.returncode, UNREACHABLE, done.stdout + done.stderr)
         findings = self.findings(done)
         self.assertEqual(findings["socket"]["result"], "skipped")
         self.assertIn("kveikd", findings["socket"]["advice"])
+        self.assertIn(findings["disk I/O"]["result"], ("ok", "warning"))
 
     def test_a_path_that_is_no_socket(self):
         done = kveik("doctor", "--json", socket=__file__)
