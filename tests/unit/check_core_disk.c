@@ -1,4 +1,4 @@
-/* Covers: disk.c */
+/* Covers: daemon/core/disk.c daemon/core/check_disk.c */
 #include <string.h>
 
 #include "base/fault.h"
