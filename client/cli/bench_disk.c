@@ -175,6 +175,10 @@ static int run_all(struct bench_disk *disk, bool growth, struct error *error)
     for (uint32_t i = 0; status == ST_OK && i < ARRAY_COUNT(shapes); i++) {
         cli_progress("blocks of %s ...", shapes[i].name);
         status = bench_disk_transfer(disk, &shapes[i], error);
+        for (uint32_t r = 0; status == ST_OK && r < disk->rounds; r++) {
+            cli_progress("blocks of %s in RocksDB ...", shapes[i].name);
+            status = bench_disk_blobs(disk, &shapes[i], r == 0, error);
+        }
     }
     if (status == ST_OK) {
         cli_progress("80 %% of the disk used again ...");

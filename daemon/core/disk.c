@@ -1,4 +1,6 @@
 /* Where parts lie on disk: segments and the lists of what is in them. */
+#include <string.h>
+
 #include "daemon/core/state.h"
 
 enum {
@@ -236,16 +238,18 @@ static const char *restore_refusal(const struct core *core, const struct core_ev
 
 static uint32_t restore_origin(struct core *core, const struct core_event *event, uint32_t tenant)
 {
+    const uint8_t *id =
+        event->u.restore.origin_bytes > 0 ? event->u.restore.origin : (const uint8_t *)"";
     for (uint32_t n = 0; n < core->origins.high; n++) {
         struct origin *origin = origin_at(core, n);
         if (origin->refs > 0 && origin->tenant == tenant &&
             origin->id_bytes == event->u.restore.origin_bytes &&
-            __builtin_memcmp(origin->id, event->u.restore.origin, origin->id_bytes) == 0) {
+            memcmp(origin->id, id, origin->id_bytes) == 0) {
             origin->refs++;
             return n;
         }
     }
-    return origin_take(core, event->u.restore.origin, event->u.restore.origin_bytes, tenant);
+    return origin_take(core, id, event->u.restore.origin_bytes, tenant);
 }
 
 /* The part, or NONE: a limit is reached, or it is there already. */

@@ -136,11 +136,17 @@ static bool quota_left(const struct core *core, const struct part *part)
            tenant->disk_bytes + tenant->writing_bytes + shape->bytes <= tenant->disk_quota_bytes;
 }
 
+/* Room for fresh parts, or none that will come: what waits had better wait than be refused. */
+static bool segments_left(const struct disk *disk)
+{
+    return disk->victim == NONE || disk->segments_used + SEGMENTS_SHORT <= disk->segments_max;
+}
+
 /* The oldest parts leave ahead of need: on disk already, or written for it. */
 static void write_ahead(struct core *core)
 {
     uint64_t budget = core->slabs.budget_bytes;
-    for (uint32_t i = 0; i < AHEAD_STEP_MAX && core->disk.writable &&
+    for (uint32_t i = 0; i < AHEAD_STEP_MAX && core->disk.writable && segments_left(&core->disk) &&
                          core->slot_bytes - core->disk.leaving_bytes > budget / 100 * AHEAD_PERCENT;
          i++) {
         uint32_t victim = lru_oldest(core);
@@ -155,12 +161,6 @@ static void write_ahead(struct core *core)
             return;
         }
     }
-}
-
-/* Room for fresh parts, or none that will come: what waits had better wait than be refused. */
-static bool segments_left(const struct disk *disk)
-{
-    return disk->victim == NONE || disk->segments_used + SEGMENTS_SHORT <= disk->segments_max;
 }
 
 void store_pump(struct core *core)

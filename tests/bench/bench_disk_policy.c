@@ -259,7 +259,8 @@ static uint32_t next_zipf(uint64_t *names, uint64_t at, uint32_t disk_blocks)
     static uint32_t count;
     (void)at;
     uint32_t prompts = disk_blocks * 4 / PROMPT;
-    if (count != prompts) {
+    KVEIK_ASSERT(prompts > 0);
+    if (count != prompts || sums == NULL) {
         free(sums);
         sums = malloc(prompts * sizeof sums[0]);
         KVEIK_ASSERT(sums != NULL);
@@ -346,6 +347,7 @@ static void run(const struct workload *w, uint32_t admission, bool json, bool la
     double live = share(g.disk_parts, (uint64_t)g.segments * disk.capacity);
     double amplification = share(stored + moved, stored);
     uint64_t freed = c.reclaimed_segments - before.reclaimed_segments;
+    uint64_t refused = c.store_dropped + disk.full;
     if (json) {
         (void)printf("  {\"workload\": \"%s\", \"disk_blocks\": %u, \"hit\": %.4f, \"lru_disk\": "
                      "%.4f, \"lru_all\": %.4f, \"amplification\": %.3f, \"stored\": %llu, "
@@ -358,7 +360,7 @@ static void run(const struct workload *w, uint32_t admission, bool json, bool la
                      w->disk_blocks, 100 * share(hits, keys), 100 * share(disk_hits, keys),
                      100 * share(all_hits, keys), amplification, (unsigned long long)stored,
                      (unsigned long long)moved, (unsigned long long)freed, 100 * live,
-                     (unsigned long long)(c.store_dropped + disk.full));
+                     (unsigned long long)refused);
     }
     exact_lru_destroy(of_disk);
     exact_lru_destroy(of_all);

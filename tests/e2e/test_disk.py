@@ -2,7 +2,7 @@
 """The disk tier as its operator meets it: status, --check-store, `kveik bench disk`.
 
 Covers: daemon/server/check_store.c, client/cli/bench_disk.c, client/cli/bench_disk_transfer.c,
-client/cli/bench_disk_growth.c, client/cli/bench_disk_churn.c
+client/cli/bench_disk_growth.c, client/cli/bench_disk_churn.c, client/cli/bench_disk_blobs.c
 """
 import pathlib
 import shutil

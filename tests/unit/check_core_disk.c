@@ -89,7 +89,7 @@ START_TEST(all_keys_and_parents_come_back)
                                                  .grains = 2,
                                                  .tail_tokens = 9,
                                                  .parent = fixture_keys(&f, 10, 2, 1),
-                                                 .origin = (const uint8_t *)"",
+                                                 .origin = NULL,
                                                  .place = {.segment = 1}}};
         ck_assert_int_eq(fixture_step(&f, &event, ACTION_RESTORED)->status, ST_OK);
         ck_assert_uint_eq(fixture_hit(&f, 0, core_disk_space, 10, 1), 1);
