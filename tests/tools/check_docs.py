@@ -14,7 +14,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 HEADING = re.compile(r"^#+\s+(.*?)\s*#*$")
-SCRIPTS = ("deploy/quickstart", "deploy/install-packages", "tests/run", "tests/engines/run")
+SCRIPTS = ("deploy/quickstart", "deploy/quickstart-daemon", "deploy/install-packages", "tests/run",
+           "tests/engines/run")
 OURS = re.compile(r"^(?:\S*/)?(kveikd?|quickstart|install-packages|run)$")
 PREFIX = re.compile(r"^(?:\$\s+|#\s+)?(?:sudo\s+)?(?:\w+=\S*\s+)*")
 
