@@ -384,6 +384,7 @@ struct core_actions {
     X(store_dropped, "parts not written: too many were waiting, or they left before their turn")   \
     X(store_quota, "parts not written: the tenant's disk quota is used up")                        \
     X(store_failed, "parts whose write failed")                                                    \
+    X(persist_busy, "keys not persisted: too much waited for the disk")                            \
     X(moved, "parts moved out of a segment before it was freed")                                   \
     X(reclaimed_segments, "segments freed to make room")                                           \
     X(reclaimed_parts, "parts that went with their segment")                                       \

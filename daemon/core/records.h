@@ -155,6 +155,7 @@ struct disk {
     uint64_t bytes;            /* payload of parts on disk */
     uint64_t store_bytes;      /* in flight */
     uint64_t leaving_bytes;    /* slots of parts that leave the CPU tier when they are written */
+    uint64_t persist_bytes;    /* of parts that persisting requests refer to */
     uint64_t load_bytes;
     struct slots stores;
     struct slots loads;
