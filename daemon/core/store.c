@@ -23,6 +23,13 @@ bool store_queue(struct core *core, uint32_t number)
     if (!disk->on || (part->flags & (PART_ON_DISK | PART_WRITING | PART_QUEUED)) != 0) {
         return disk->on;
     }
+    if (part->state == PART_UNVERIFIED && !verify_begin(core, number)) {
+        return false;
+    }
+    if (part_verifying(part)) { /* nothing is written before it is verified: it is queued then */
+        part->flags |= PART_QUEUED;
+        return true;
+    }
     if (disk->queue_count == disk->limits.queue_max) {
         core->counters.store_dropped++;
         return false;
@@ -86,6 +93,7 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
     if (slot == NONE) {
         return false;
     }
+    KVEIK_ASSERT(source != NONE || part->state == PART_READY);
     struct store *store = slots_at(&disk->stores, slot);
     *store = (struct store){.part = number, .source = source, .evict = evict_after, .used = true};
     struct core_action *action = action_add(core, ACTION_STORE);
@@ -132,6 +140,12 @@ static void write_ahead(struct core *core)
             return;
         }
         struct part *part = part_at(core, victim);
+        if (part->state == PART_UNVERIFIED && !part_on_disk(part)) {
+            if (!verify_begin(core, victim)) {
+                return;
+            }
+            continue; /* it comes back to its place, and can be written then */
+        }
         if (part_on_disk(part) || admission_of(core, part) != CORE_ADMIT_EVICTION ||
             !quota_left(core, part)) {
             evict(core, victim, &core->counters.evicted_watermark);
