@@ -249,6 +249,9 @@ struct core_event {
             uint64_t offset;
         } restore_slab;
         struct {
+            bool forget; /* what was found in memory is not to be believed after all */
+        } restore_end;
+        struct {
             uint32_t count;
         } verify;
         struct {

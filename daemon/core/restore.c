@@ -178,9 +178,22 @@ void step_restore_slab(struct core *core, const struct core_event *event)
     }
 }
 
+static void forget_memory(struct core *core)
+{
+    uint64_t unused = 0;
+    for (uint32_t n = 0; n < core->parts.high && core->unverified > 0; n++) {
+        const struct part *part = part_at(core, n);
+        if (part->state == PART_UNVERIFIED && part->refs == 0) {
+            evict(core, n, &unused);
+        }
+    }
+}
+
 void step_restore_end(struct core *core, const struct core_event *event)
 {
-    (void)event;
+    if (event->u.restore_end.forget) {
+        forget_memory(core);
+    }
     for (uint32_t c = 0; c < CORE_CLASSES_MAX; c++) {
         const struct slab_class *class = &core->slabs.classes[c];
         uint32_t high = class->slot_bytes != 0 ? class->slabs.high : 0;

@@ -14,6 +14,8 @@ struct settings {
     uint32_t cpu_pages;      /* enum pool_pages */
     bool cpu_lock;
     bool cpu_prefault;
+    const char *cpu_file;  /* empty: anonymous memory */
+    const char *cpu_index; /* empty: beside cpu_file */
     uint32_t cpu_high_percent;
     uint32_t cpu_low_percent;
     bool disk;

@@ -26,7 +26,7 @@
 
 #include "base/error.h"
 
-enum { POOL_GRANULE_BYTES = 2 * 1024 * 1024 };
+enum { POOL_GRANULE_BYTES = 2 * 1024 * 1024, POOL_SEAL_BITS = 48 };
 
 enum pool_pages {
     POOL_PAGES_AUTO,  /* transparent huge pages where the kernel grants them */
@@ -112,6 +112,10 @@ bool pool_committed(const struct pool *pool, uint64_t offset);
 
 /* The address of an offset in a committed slab. Any thread. */
 char *pool_address(const struct pool *pool, uint64_t offset);
+
+/* The checksum (XXH3-64's low POOL_SEAL_BITS: the disk tier's seal) of bytes in a committed slab.
+ * ST_OK; ST_MEMORY: they cannot be read. Any thread; nobody may write there meanwhile. */
+int pool_seal(const struct pool *pool, uint64_t offset, uint64_t bytes, uint64_t *seal_out);
 
 void pool_status(struct pool *pool, struct pool_status *status_out);
 
