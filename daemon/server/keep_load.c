@@ -143,6 +143,8 @@ int keep_pool_create(struct server *server, struct pool_options *options, struct
     } else {
         why_not(server,
                 "no index: the first start, or the daemon before did not end in good order");
+        log_write(server->log, LOG_LEVEL_INFO, "keep", "starting with empty memory in %s: %s",
+                  options->file, keep->why);
     }
     if (status != ST_OK) {
         status = create_empty(server, options, error);
