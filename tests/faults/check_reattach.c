@@ -1,7 +1,10 @@
 /*
  * Planned restarts with memory in a file: what was there is there again and right; whatever does
  * not fit, or is damaged, is a miss with a reason in the log, and never a wrong byte.
+ *
+ * Covers: daemon/server/keep_save.c daemon/server/keep_load.c daemon/server/verify.c
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,7 +61,8 @@ static bool start_with(const char *const *more)
     for (; more != NULL && *more != NULL; more++) {
         arguments[count++] = *more;
     }
-    (void)truncate(kveikd.log, 0); /* what is looked for is this life's */
+    int emptied = truncate(kveikd.log, 0); /* what is looked for is this life's */
+    ck_assert(emptied == 0 || errno == ENOENT);
     return daemon_start(&kveikd, arguments);
 }
 

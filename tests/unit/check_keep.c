@@ -2,7 +2,7 @@
  * A planned restart seen from the core: what one core tells is what another takes, part by part and
  * slot by slot; and nobody reads a byte that was not verified.
  *
- * Covers: keep.c restore.c verify.c slab_restore.c
+ * Covers: daemon/core/restore.c daemon/core/verify.c daemon/core/slab_restore.c
  */
 #include <string.h>
 
