@@ -44,8 +44,8 @@ static void put_part(struct writer *to, const struct core_kept_part *part)
 
 uint32_t keep_encode(const struct keep_record *record, uint8_t *out)
 {
-    struct writer to = {.out = out};
-    put(&to, record->kind, 1);
+    struct writer to = {.out = out, .used = 1};
+    out[0] = (uint8_t)record->kind;
     switch (record->kind) {
     case KEEP_HEAD:
         put_bytes(&to, record->u.head.salt, KEEP_SALT_BYTES);

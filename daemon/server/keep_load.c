@@ -120,8 +120,10 @@ int keep_pool_create(struct server *server, struct pool_options *options, struct
     keep->file = true;
     options->file = server->settings->cpu_file;
     keep->loading = heap_calloc(1, sizeof *keep->loading);
-    int status = keep->loading == NULL ? error_set(error, ST_NO_MEMORY, "out of memory")
-                                       : index_path(server, error);
+    if (keep->loading == NULL) {
+        return error_set(error, ST_NO_MEMORY, "out of memory");
+    }
+    int status = index_path(server, error);
     if (status != ST_OK) {
         return status;
     }

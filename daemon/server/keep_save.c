@@ -223,15 +223,14 @@ void keep_save(struct server *server)
     struct error error = {0};
     uint64_t began_ms = clock_ms();
     struct saving *saving = heap_calloc(1, sizeof *saving);
-    const char *why = not_quiet(server);
-    int status = ST_OK;
-    if (why != NULL || saving == NULL) {
-        status = error_set(&error, ST_BUSY, "%s", why != NULL ? why : "out of memory");
-    } else {
-        saving->server = server;
-        saving->deadline_ms = began_ms + server->settings->stop_grace_ms;
-        status = save(saving, &error);
+    if (saving == NULL) {
+        log_write(server->log, LOG_LEVEL_WARN, "keep", "memory is not kept: out of memory");
+        return;
     }
+    saving->server = server;
+    saving->deadline_ms = began_ms + server->settings->stop_grace_ms;
+    const char *why = not_quiet(server);
+    int status = why != NULL ? error_set(&error, ST_BUSY, "%s", why) : save(saving, &error);
     if (status == ST_OK && pool_keep(server->pool) != ST_OK) {
         status = error_set(&error, ST_UNSUPPORTED, "the pool cannot be kept");
     }
@@ -248,9 +247,7 @@ void keep_save(struct server *server)
         log_write(server->log, LOG_LEVEL_WARN, "keep", "memory is not kept: %s", error.text);
         (void)snapshot_invalidate(server->keep.index_path, &error);
     }
-    if (saving != NULL) {
-        heap_free(saving->kinds);
-        heap_free(saving->unsealed);
-        heap_free(saving);
-    }
+    heap_free(saving->kinds);
+    heap_free(saving->unsealed);
+    heap_free(saving);
 }
