@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,7 +16,14 @@
 #include "base/heap.h"
 #include "base/size.h"
 #include "daemon/server/keep_format.h"
+#include "daemon/server/notify.h"
 #include "daemon/server/state.h"
+
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21u << 26)
+#endif
+
+#define STORE_NAME "kveik-pool"
 
 /* A kind as it was read, and the core's shape for it once a part of it was taken. */
 struct kept_kind {
@@ -106,30 +114,47 @@ static int create_empty(struct server *server, const struct pool_options *option
         log_write(server->log, LOG_LEVEL_WARN, "keep",
                   "%s is on a disk: the kernel writes all KV out to it; use tmpfs, such as "
                   "/dev/shm, or hugetlbfs",
-                  server->settings->cpu_file);
+                  server->keep.place);
     }
     return ST_OK;
 }
 
-int keep_pool_create(struct server *server, struct pool_options *options, struct error *error)
+/* The memory that the service manager holds for us, or new memory for it to hold. */
+static int from_store(struct server *server, struct pool_options *options, bool *fresh_out,
+                      struct error *error)
+{
+    int fd = notify_descriptor(STORE_NAME);
+    *fresh_out = fd < 0;
+    if (fd < 0) {
+        bool huge = options->pages == POOL_PAGES_HUGE;
+        fd = memfd_create(STORE_NAME, MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0));
+    }
+    if (fd < 0) {
+        return error_errno(error, ST_IO, errno, "cpu-fd-store: no memory file");
+    }
+    options->has_fd = true;
+    options->fd = fd;
+    server->keep.place = "the service manager's store";
+    return ST_OK;
+}
+
+/* Takes the descriptor back, the pool has its own; the service manager gets one, too. */
+static void to_store(struct server *server, const struct pool_options *options, bool fresh)
+{
+    struct error error = {0};
+    if (fresh && server->pool != NULL && notify_store(options->fd, STORE_NAME, &error) != ST_OK) {
+        log_write(server->log, LOG_LEVEL_WARN, "keep", "memory is not kept over restarts: %s",
+                  error.text);
+        server->keep.index_path[0] = '\0';
+    }
+    (void)close(options->fd);
+}
+
+/* With what lies there, if an index fits it; else empty. */
+static int open_pool(struct server *server, struct pool_options *options, struct error *error)
 {
     struct server_keep *keep = &server->keep;
-    if (server->settings->cpu_file[0] == '\0') {
-        return pool_create(options, &server->pool, error);
-    }
-    keep->file = true;
-    options->file = server->settings->cpu_file;
-    keep->loading = heap_calloc(1, sizeof *keep->loading);
-    if (keep->loading == NULL) {
-        return error_set(error, ST_NO_MEMORY, "out of memory");
-    }
-    int status = index_path(server, error);
-    if (status != ST_OK) {
-        return status;
-    }
-    keep->loading->began_ms = clock_ms();
-    make_folder(options->file);
-    status = ST_MISS;
+    int status = ST_MISS;
     if (access(keep->index_path, F_OK) == 0) {
         struct error cause = {0};
         status = attach(server, options, &cause);
@@ -139,23 +164,49 @@ int keep_pool_create(struct server *server, struct pool_options *options, struct
         if (status != ST_OK) {
             why_not(server, cause.text);
             log_write(server->log, LOG_LEVEL_WARN, "keep",
-                      "starting with empty memory: what %s holds cannot be used: %s", options->file,
+                      "starting with empty memory: what %s holds cannot be used: %s", keep->place,
                       cause.text);
         }
     } else {
         why_not(server,
                 "no index: the first start, or the daemon before did not end in good order");
         log_write(server->log, LOG_LEVEL_INFO, "keep", "starting with empty memory in %s: %s",
-                  options->file, keep->why);
+                  keep->place, keep->why);
     }
+    keep->fits = status == ST_OK;
+    return status == ST_OK ? ST_OK : create_empty(server, options, error);
+}
+
+int keep_pool_create(struct server *server, struct pool_options *options, struct error *error)
+{
+    struct server_keep *keep = &server->keep;
+    const struct settings *settings = server->settings;
+    if (!settings_keep(settings)) {
+        return pool_create(options, &server->pool, error);
+    }
+    keep->file = true;
+    keep->place = settings->cpu_file;
+    keep->loading = heap_calloc(1, sizeof *keep->loading);
+    if (keep->loading == NULL) {
+        return error_set(error, ST_NO_MEMORY, "out of memory");
+    }
+    keep->loading->began_ms = clock_ms();
+    int status = index_path(server, error);
     if (status != ST_OK) {
-        status = create_empty(server, options, error);
-        if (status != ST_OK) {
-            return status;
-        }
+        return status;
     }
-    keep->fits = keep->loading->snapshot != NULL;
-    return ST_OK;
+    if (!settings->cpu_fd_store) {
+        options->file = settings->cpu_file;
+        make_folder(options->file);
+        return open_pool(server, options, error);
+    }
+    bool fresh = false;
+    status = from_store(server, options, &fresh, error);
+    if (status == ST_OK) {
+        status = open_pool(server, options, error);
+        to_store(server, options, fresh);
+    }
+    return status;
 }
 
 int keep_begin(struct server *server, struct error *error)
@@ -338,9 +389,8 @@ static void say(const struct server *server)
     size_format_short(keep->bytes, size);
     log_write(server->log, LOG_LEVEL_INFO, "keep",
               "%llu blocks, %s, found in %s in %llu ms; %llu dropped, %llu slabs gone",
-              (unsigned long long)keep->parts, size, server->settings->cpu_file,
-              (unsigned long long)keep->load_ms, (unsigned long long)keep->dropped,
-              (unsigned long long)keep->slabs_dropped);
+              (unsigned long long)keep->parts, size, keep->place, (unsigned long long)keep->load_ms,
+              (unsigned long long)keep->dropped, (unsigned long long)keep->slabs_dropped);
 }
 
 int keep_load_parts(struct server *server, struct error *error)

@@ -241,7 +241,7 @@ void keep_save(struct server *server)
             server->log, LOG_LEVEL_INFO, "keep",
             "%llu blocks, %s, stay in %s for the next start (%llu ms); %llu had no time to be "
             "sealed",
-            (unsigned long long)saving->parts, size, server->settings->cpu_file,
+            (unsigned long long)saving->parts, size, server->keep.place,
             (unsigned long long)(clock_ms() - began_ms), (unsigned long long)saving->left_out);
     } else {
         log_write(server->log, LOG_LEVEL_WARN, "keep", "memory is not kept: %s", error.text);

@@ -163,7 +163,7 @@ static int core_init(struct server *server, struct error *error)
                                  .high_percent = settings->cpu_high_percent,
                                  .low_percent = settings->cpu_low_percent,
                                  .hash_seed = seed,
-                                 .verifies_max = settings->cpu_file[0] != '\0' ? VERIFIES_MAX : 0};
+                                 .verifies_max = settings_keep(settings) ? VERIFIES_MAX : 0};
     int status = server_disk_limits(server, &limits.disk, error);
     status = status != ST_OK ? status : core_create(&limits, &server->core, error);
     if (status != ST_OK) {

@@ -72,6 +72,13 @@ static const struct option_spec specs[] = {
      .preset_note = "beside cpu-file, with .index added",
      .help = "file that says between a stop and the next start what lies in cpu-file; to be named "
              "when that is on hugetlbfs"},
+    {.name = "cpu-fd-store",
+     .kind = OPTION_BOOL,
+     .preset = "no",
+     .offset = FIELD(cpu_fd_store),
+     .help =
+         "instead of a cpu-file: memory that the service manager holds while the daemon is down "
+         "(FileDescriptorStoreMax); cpu-index must be named"},
     {.name = "cpu-high-percent",
      .kind = OPTION_U32,
      .preset = "100",
@@ -328,6 +335,12 @@ int settings_check(const struct settings *settings, struct error *error)
         return error_set(error, ST_INVALID,
                          "cpu-low-percent is %u, above cpu-high-percent, %u: make it smaller",
                          settings->cpu_low_percent, settings->cpu_high_percent);
+    }
+    if (settings->cpu_fd_store &&
+        (settings->cpu_file[0] != '\0' || settings->cpu_index[0] == '\0')) {
+        return error_set(
+            error, ST_INVALID,
+            "cpu-fd-store: name no cpu-file, and a cpu-index that stays over a restart");
     }
     if (settings->disk_segment_bytes % (1u << 20) != 0) {
         return error_set(error, ST_INVALID,

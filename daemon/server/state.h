@@ -162,12 +162,13 @@ struct keep_loading; /* keep_load.c */
 
 /* Memory that is kept over planned restarts. */
 struct server_keep {
-    bool file;     /* the pool lives in a file */
-    bool attached; /* what it held was taken over */
-    bool fits;     /* an index was there that belongs to the file */
-    bool gave_up;  /* it turned out to be unusable while it was taken */
-    bool begun;    /* the index is gone: memory changes from now on */
-    bool verified; /* all that was taken was looked at */
+    bool file;         /* the pool lives in a file */
+    bool attached;     /* what it held was taken over */
+    bool fits;         /* an index was there that belongs to the file */
+    bool gave_up;      /* it turned out to be unusable while it was taken */
+    bool begun;        /* the index is gone: memory changes from now on */
+    bool verified;     /* all that was taken was looked at */
+    const char *place; /* the file, for people */
     char index_path[4096];
     char why[256]; /* why nothing was taken */
     uint64_t slabs;

@@ -51,7 +51,8 @@ static json_t *cpu_tier(struct server *server, const struct core_gauges *gauges)
     put(object, "locked_bytes", pool.locked_bytes);
     put(object, "commit_failures", pool.commit_failures);
     put(object, "unverified", gauges->unverified);
-    (void)json_object_set_new(object, "file", json_string(server->settings->cpu_file));
+    (void)json_object_set_new(object, "file",
+                              json_string(server->keep.file ? server->keep.place : ""));
     (void)json_object_set_new(object, "file_system", json_string(pool.file_system));
     (void)json_object_set_new(object, "written_back", json_boolean(pool.written_back));
     (void)json_object_set_new(object, "reattached", reattached(server));

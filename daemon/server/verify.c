@@ -56,7 +56,7 @@ static void after(uv_work_t *uv, int cancelled)
         key_text(load->key, key);
         log_write(server->log, LOG_LEVEL_WARN, "keep",
                   "block %s is damaged in memory (at %llu of %s): a miss, unless it is on disk",
-                  key, (unsigned long long)load->offset, server->settings->cpu_file);
+                  key, (unsigned long long)load->offset, server->keep.place);
     }
     load_finish(server, load, status);
     more(server);
