@@ -309,6 +309,7 @@ int server_disk_tables(struct server *server, const struct core_limits *limits)
     }
     server->stores = heap_calloc(DISK_STORES_MAX, sizeof *server->stores);
     server->loads = heap_calloc(loads, sizeof *server->loads);
+    server->load_count = loads;
     server->space_texts = heap_calloc(SPACES_MAX, sizeof *server->space_texts);
     for (uint32_t i = 0; server->loads != NULL && i < loads; i++) {
         queue_init(&server->loads[i].waits);

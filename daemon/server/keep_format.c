@@ -50,6 +50,7 @@ uint32_t keep_encode(const struct keep_record *record, uint8_t *out)
     case KEEP_HEAD:
         put_bytes(&to, record->u.head.salt, KEEP_SALT_BYTES);
         put(&to, record->u.head.slabs, 4);
+        put(&to, record->u.head.extent, 8);
         break;
     case KEEP_SLAB:
         put(&to, record->u.slab.slot_bytes, 8);
@@ -145,6 +146,7 @@ static void get_head(struct reader *from, struct keep_head *head)
         (void)memcpy(head->salt, salt, KEEP_SALT_BYTES);
     }
     head->slabs = get32(from, 4);
+    head->extent = get(from, 8);
 }
 
 bool keep_decode(const uint8_t *bytes, uint32_t count, struct keep_record *record_out)

@@ -25,6 +25,7 @@ enum keep_record_kind { KEEP_HEAD = 1, KEEP_SLAB = 2, KEEP_KIND = 3, KEEP_PART =
 struct keep_head {
     uint8_t salt[KEEP_SALT_BYTES]; /* of the default tenant: space ids hang on it */
     uint32_t slabs;
+    uint64_t extent; /* pool_extent() */
 };
 
 /* What parts are of: a space and a stored form, as kind.c encodes them. */

@@ -296,6 +296,7 @@ void keep_load_slabs(struct server *server)
         return;
     }
     (void)memcpy(loading->salt, record.u.head.salt, KEEP_SALT_BYTES);
+    pool_adopt_begin(server->pool, record.u.head.extent);
     for (uint32_t left = record.u.head.slabs; left > 0; left--) {
         status = next_record(loading, &record, &error);
         if (status != ST_OK || record.kind != KEEP_SLAB) {

@@ -169,7 +169,8 @@ static int write_all(struct saving *saving)
 {
     const struct server *server = saving->server;
     (void)core_each_slab(server->core, count_slab, saving);
-    struct keep_record head = {.kind = KEEP_HEAD, .u.head.slabs = saving->slabs};
+    struct keep_record head = {
+        .kind = KEEP_HEAD, .u.head = {.slabs = saving->slabs, .extent = pool_extent(server->pool)}};
     __builtin_memcpy(head.u.head.salt, server->salt, KEEP_SALT_BYTES);
     if (!write_record(saving, &head) || core_each_slab(server->core, write_slab, saving) != ST_OK) {
         return saving->status;

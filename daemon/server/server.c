@@ -49,6 +49,7 @@ static void on_stop_tick(uv_timer_t *timer)
         return;
     }
     engine_end_all(server->engine, ST_SHUTDOWN, "the daemon is shutting down");
+    verify_cancel(server);
     if (server->disk != NULL && !server->disk_stopped) { /* nothing more is begun */
         server->disk_stopped = true;
         struct core_event event = {.kind = EVENT_DISK_STATE};

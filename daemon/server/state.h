@@ -154,6 +154,7 @@ struct server_load {
     uint64_t began_ns;
     /* verified in place: `read` has its seal, size and how it went */
     struct server *server;
+    bool verifying;
     uint64_t offset;
     uv_work_t work;
 };
@@ -254,6 +255,7 @@ struct server {
     bool disk_stopped; /* nothing more is begun: the daemon goes down */
     struct server_store *stores;
     struct server_load *loads;
+    uint32_t load_count;
     struct queue failed_stores; /* refused at once: told to the core after the actions in hand */
     struct queue failed_loads;
     struct server_space_text *space_texts; /* by the core's space: SPACES_MAX */
@@ -430,6 +432,9 @@ void verify_load(struct server *server, const struct core_action *action);
 /* Begins to verify everything, a little at a time. */
 void verify_begin_ahead(struct server *server);
 bool verify_busy(const struct server *server);
+
+/* What waits for a worker is not verified now: another day. */
+void verify_cancel(struct server *server);
 
 /* ---- kind.c: spaces and forms as bytes --------------------------------------------------------
  */

@@ -51,6 +51,7 @@ static void after(uv_work_t *uv, int cancelled)
     struct server_load *load = CONTAINER_OF(uv, struct server_load, work);
     struct server *server = load->server;
     int status = cancelled != 0 ? ST_CANCELLED : load->read.status;
+    load->verifying = false;
     if (status == ST_CORRUPT) {
         char key[KEY_TEXT_BYTES];
         key_text(load->key, key);
@@ -69,6 +70,7 @@ void verify_load(struct server *server, const struct core_action *action)
     queue_init(&load->waits);
     (void)memcpy(load->key, action->key, CORE_KEY_BYTES);
     load->server = server;
+    load->verifying = true;
     load->offset = action->offset;
     load->read = (struct disk_read){.seal = action->seal, .bytes = action->bytes};
     int failed = uv_queue_work(&server->loop, &load->work, work, after);
@@ -90,6 +92,15 @@ void verify_begin_ahead(struct server *server)
     if (gauges.unverified > 0) {
         server->keep.timer.data = server;
         (void)uv_timer_start(&server->keep.timer, on_verify_tick, 0, AHEAD_TICK_MS);
+    }
+}
+
+void verify_cancel(struct server *server)
+{
+    for (uint32_t i = 0; verify_busy(server) && i < server->load_count; i++) {
+        if (server->loads[i].verifying) {
+            (void)uv_cancel((uv_req_t *)&server->loads[i].work); /* refused: it is at work */
+        }
     }
 }
 

@@ -92,7 +92,7 @@ START_TEST(an_index_of_something_else_starts_empty)
         write_index(&home, "\2nonsense", 9);
         expect_empty_start("damaged");
         home = home_now();
-        uint8_t head[1 + 32 + 4] = {1, [33] = 1}; /* a slab is to follow */
+        uint8_t head[1 + 32 + 4 + 8] = {1, [33] = 1}; /* a slab is to follow */
         write_index(&home, head, sizeof head);
         expect_empty_start("lacks slabs");
     }

@@ -60,10 +60,12 @@ START_TEST(comes_back_as_it_was)
             ck_assert_int_eq(back.kind, KEEP_PART);
             expect_part(&record.u.part, &back.u.part);
         }
-        struct keep_record head = {.kind = KEEP_HEAD, .u.head.slabs = 1234567};
+        struct keep_record head = {.kind = KEEP_HEAD,
+                                   .u.head = {.slabs = 1234567, .extent = UINT64_C(1) << 50}};
         (void)memcpy(head.u.head.salt, keys, KEEP_SALT_BYTES);
         ck_assert(keep_decode(bytes, keep_encode(&head, bytes), &back));
         ck_assert_uint_eq(back.u.head.slabs, 1234567);
+        ck_assert_uint_eq(back.u.head.extent, UINT64_C(1) << 50);
         ck_assert_mem_eq(back.u.head.salt, keys, KEEP_SALT_BYTES);
         struct keep_record slab = {.kind = KEEP_SLAB,
                                    .u.slab = {.slot_bytes = 1, .offset = UINT64_MAX, .bytes = 3}};
