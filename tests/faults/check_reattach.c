@@ -64,11 +64,10 @@ END_TEST
 
 START_TEST(with_a_disk_none_is_read)
     {
-        const char *disk[] = {"--disk=yes", "--disk-path",
-                              kveikd.disk,  "--disk-bytes",
-                              "512MiB",     "--disk-segment-bytes",
-                              "16MiB",      "--disk-keep-free-percent",
-                              "0",          NULL};
+        const char *disk[] = {
+            "--disk=yes", "--disk-path",          kveikd.disk, "--disk-bytes",
+            "512MiB",     "--disk-segment-bytes", "16MiB",     "--disk-keep-free-percent",
+            "0",          "--disk-slow-time",     "60s",       NULL};
         ck_assert(start_with(disk));
         push_all(1);
         stop();
