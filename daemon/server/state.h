@@ -228,6 +228,7 @@ struct server {
     bool stopping;
     bool stopped;
     uint32_t stop_ticks;
+    uint32_t load_count;              /* of loads */
     uint32_t descriptors_max;         /* regions may use numbers below this; the rest is kept */
     struct server_session **sessions; /* by the core's number */
     uint32_t *session_free;
@@ -255,7 +256,6 @@ struct server {
     bool disk_stopped; /* nothing more is begun: the daemon goes down */
     struct server_store *stores;
     struct server_load *loads;
-    uint32_t load_count;
     struct queue failed_stores; /* refused at once: told to the core after the actions in hand */
     struct queue failed_loads;
     struct server_space_text *space_texts; /* by the core's space: SPACES_MAX */
