@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define FAULT_TABLE(X) X(HEAP) X(MMAP) X(OPEN) X(SEND) X(RECEIVE) X(THREAD) X(COPY) X(FILE) \
-    X(SYNC) X(CATALOGUE)
+#define FAULT_TABLE(X)                                                                             \
+    X(HEAP) X(MMAP) X(OPEN) X(SEND) X(RECEIVE) X(THREAD) X(COPY) X(FILE) X(SYNC) X(CATALOGUE)
 
 enum fault_point {
 #define X(name) FAULT_##name,

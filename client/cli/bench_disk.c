@@ -38,7 +38,8 @@ struct options_of_disk {
 // clang-format off
 static const struct option_spec specs[] = {
     CLI_COMMON_SPECS,
-    {.name = "directory", .kind = OPTION_PATH, .preset = ".", .max = 2000, .offset = FIELD(directory),
+    {.name = "directory", .kind = OPTION_PATH, .preset = ".", .max = 2000,
+     .offset = FIELD(directory),
      .help = "measure the disk that this folder lies on, in a folder of its own in it"},
     {.name = "bytes", .kind = OPTION_SIZE, .preset = "1GiB", .min = 64u << 20, .max = 1ull << 40,
      .offset = FIELD(bytes),
@@ -90,6 +91,7 @@ static int remove_one(const char *path, const struct stat *info, int kind, struc
 
 static void remove_tree(const char *path)
 {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
     (void)nftw(path, remove_one, WALK_DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -173,6 +175,10 @@ static int run_all(struct bench_disk *disk, bool growth, struct error *error)
     for (uint32_t i = 0; status == ST_OK && i < ARRAY_COUNT(shapes); i++) {
         cli_progress("blocks of %s ...", shapes[i].name);
         status = bench_disk_transfer(disk, &shapes[i], error);
+        for (uint32_t r = 0; status == ST_OK && r < disk->rounds; r++) {
+            cli_progress("blocks of %s in RocksDB ...", shapes[i].name);
+            status = bench_disk_blobs(disk, &shapes[i], r == 0, error);
+        }
     }
     if (status == ST_OK) {
         cli_progress("80 %% of the disk used again ...");

@@ -45,6 +45,11 @@ int bench_disk_persist(struct bench_engine *engine, uint64_t key_first, uint32_t
 int bench_disk_transfer(struct bench_disk *disk, const struct bench_shape *shape,
                         struct error *error);
 
+/* The same blocks inside RocksDB, when the program bench_blobs lies beside this one; with `churn`,
+ * write amplification, too. */
+int bench_disk_blobs(struct bench_disk *disk, const struct bench_shape *shape, bool churn,
+                     struct error *error);
+
 /* What starting takes with 10^4, 10^5, 10^6 blocks, and what the catalogue has for each. */
 int bench_disk_growth(struct bench_disk *disk, struct error *error);
 

@@ -8,6 +8,8 @@ static void check_stores(const struct check *check)
     const struct disk *disk = &core->disk;
     uint8_t *writing = check_alloc(core->parts.high, 1);
     uint64_t bytes = 0;
+    uint64_t leaving = 0;
+    uint64_t fresh = 0;
     uint32_t moves = 0;
     uint32_t count = 0;
     for (uint32_t i = 0; i < disk->stores.high; i++) {
@@ -19,12 +21,20 @@ static void check_stores(const struct check *check)
         const struct part *part = part_at(core, store->part);
         KVEIK_ASSERT((part->flags & PART_WRITING) != 0 && !writing[store->part]);
         KVEIK_ASSERT(store->source != NONE || part->state == PART_READY);
+        KVEIK_ASSERT(store->sequence > 0 && store->sequence <= disk->sequence);
         writing[store->part] = 1;
         check->part_refs[store->part]++;
         bytes += shape_at(core, part->shape)->bytes;
+        leaving += store->evict ? part_slot_bytes(core, part) : 0;
         moves += store->move ? 1 : 0;
+        fresh += store->move ? 0 : shape_at(core, part->shape)->bytes;
         count++;
     }
+    for (uint32_t t = 0; t < core->limits.tenants_max; t++) {
+        fresh -= tenant_at(core, t)->writing_bytes;
+    }
+    KVEIK_ASSERT(fresh == 0);
+    KVEIK_ASSERT(leaving == disk->leaving_bytes);
     KVEIK_ASSERT(count == disk->stores.used && bytes == disk->store_bytes && moves == disk->moves);
     for (uint32_t n = 0; n < core->parts.high; n++) {
         bool flag = check->parts[n] && (part_at(core, n)->flags & PART_WRITING) != 0;
@@ -140,6 +150,28 @@ static void check_places(const struct check *check)
     KVEIK_ASSERT(bytes == 0);
 }
 
+/* Every part that is said to wait has a place in the ring, which may name others, too. */
+static void check_queue(const struct check *check)
+{
+    const struct core *core = check->core;
+    const struct disk *disk = &core->disk;
+    uint8_t *queued = check_alloc(core->parts.high, 1);
+    KVEIK_ASSERT(disk->queue_count <= disk->limits.queue_max);
+    for (uint32_t i = 0; i < disk->queue_count; i++) {
+        uint32_t at = (disk->queue_first + i) % disk->limits.queue_max;
+        uint32_t number = ((const uint32_t *)disk->queue.base)[at];
+        KVEIK_ASSERT(number < core->parts.high);
+        queued[number] = 1;
+    }
+    for (uint32_t n = 0; n < core->parts.high; n++) {
+        const struct part *part = part_at(core, n);
+        bool flag = check->parts[n] && (part->flags & PART_QUEUED) != 0;
+        KVEIK_ASSERT(!flag || (queued[n] != 0 && part->state == PART_READY));
+        KVEIK_ASSERT(!flag || (part->flags & (PART_WRITING | PART_ON_DISK)) == 0);
+    }
+    heap_free(queued);
+}
+
 void check_disk(const struct check *check)
 {
     const struct core *core = check->core;
@@ -150,6 +182,7 @@ void check_disk(const struct check *check)
     }
     check_stores(check);
     check_places(check);
+    check_queue(check);
     uint32_t before = NONE;
     for (uint32_t r = core->disk.persisting; r != NONE; r = request_at(core, r)->persist_next) {
         KVEIK_ASSERT(request_at(core, r)->state == REQUEST_PERSISTING);

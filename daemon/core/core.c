@@ -3,7 +3,13 @@
 #include "base/heap.h"
 #include "daemon/core/state.h"
 
-enum { HITS_MAX = 1 << 22, CHUNKS_MAX = 1 << 26, ACTIONS_MAX = 1 << 20, ORIGINS_MAX = 65536 };
+enum {
+    HITS_MAX = 1 << 22,
+    CHUNKS_MAX = 1 << 26,
+    ACTIONS_MAX = 1 << 20,
+    ORIGINS_MAX = 65536,
+    QUOTA_STEP_MAX = 8192, /* evictions of one step to get down to a lowered quota */
+};
 
 static int limits_check(const struct core_limits *limits, struct error *error)
 {
@@ -29,7 +35,8 @@ static int limits_check(const struct core_limits *limits, struct error *error)
     if (limits->low_percent > limits->high_percent || limits->high_percent > 100) {
         return error_set(error, ST_INVALID, "watermarks: low must not be above high, high <= 100");
     }
-    return ST_OK;
+    const char *refusal = disk_limits_refusal(&limits->disk);
+    return refusal == NULL ? ST_OK : error_set(error, ST_INVALID, "%s", refusal);
 }
 
 /* The actions' memory is had at creation: a step whose work is done must be able to tell it. */
@@ -247,8 +254,11 @@ void core_step(struct core *core, const struct core_event *event, struct core_ac
     scratch->action_count = 0;
     scratch->hit_count = 0;
     core->disk.described_count = 0;
+    core->evictions_left = QUOTA_STEP_MAX;
     steps[event->kind](core, event);
-    store_pump(core);
+    if (event->kind != EVENT_RESTORE) { /* nothing is freed before all is known */
+        store_pump(core);
+    }
     *actions_out =
         (struct core_actions){.items = scratch->actions.base, .count = scratch->action_count};
 }

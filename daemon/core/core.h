@@ -9,6 +9,11 @@
  * What the owner promises: session and request numbers are its own slot numbers, below the limits,
  * not reused before the core said so (ACTION_SESSION_CLOSED; a request ends with ACTION_REPLY).
  * Everything that comes from clients (keys, counts, ranges, leases) is checked here.
+ *
+ * … of its disk: it settles the places of ACTION_STOREs in their order, fresh parts and survivors
+ * apart, and goes on to another segment only when it is done with the one before; the last free
+ * segment is for survivors. Nothing arrives in a segment that it said was lost. At start the disk
+ * is not writable (EVENT_DISK_STATE) until all that was found is restored.
  */
 #ifndef KVEIK_CORE_H
 #define KVEIK_CORE_H
@@ -275,7 +280,7 @@ struct core_event {
         struct {
             uint32_t segments_max; /* segments that there is room for */
             bool readable;         /* false: what is on disk only is not found */
-            bool writable;         /* false: nothing is written; what waits, waits */
+            bool writable;         /* false: nothing is written or freed; what waits, waits */
         } disk_state;
         struct {
             uint32_t handle;

@@ -1,14 +1,33 @@
 /* Where parts lie on disk: segments and the lists of what is in them. */
 #include "daemon/core/state.h"
 
-enum { SEAL_SHIFT = 16, STORES_LIMIT = 65536, LOADS_LIMIT = 65536, FORGETS_MAX = 1 << 19 };
+enum {
+    SEAL_SHIFT = 16, /* below it the segment's number */
+    SEGMENTS_LIMIT = 65535,
+    STORES_LIMIT = 65536,
+    LOADS_LIMIT = 65536,
+    FORGETS_MAX = 1 << 19, /* of one step */
+};
 
-static bool limits_good(const struct core_disk_limits *limits)
+const char *disk_limits_refusal(const struct core_disk_limits *limits)
 {
-    return limits->segments_max <= 65535 && limits->stores_max >= 1 &&
-           limits->stores_max <= STORES_LIMIT && limits->loads_max >= 1 &&
-           limits->loads_max <= LOADS_LIMIT && limits->queue_max >= 1 &&
-           limits->admission >= CORE_ADMIT_AT_ONCE && limits->admission <= CORE_ADMIT_NEVER;
+    if (limits->segments_max == 0) {
+        return NULL; /* no disk: nothing else counts */
+    }
+    if (limits->segments_max > SEGMENTS_LIMIT) {
+        return "disk: at most 65535 segments";
+    }
+    if (limits->stores_max == 0 || limits->stores_max > STORES_LIMIT || limits->loads_max == 0 ||
+        limits->loads_max > LOADS_LIMIT) {
+        return "disk: 1 to 65536 writes and reads at once";
+    }
+    if (limits->queue_max == 0) {
+        return "disk: at least one part must be able to wait to be written";
+    }
+    if (limits->admission < CORE_ADMIT_AT_ONCE || limits->admission > CORE_ADMIT_NEVER) {
+        return "disk: the admission must be said";
+    }
+    return NULL;
 }
 
 int disk_init(struct core *core)
@@ -27,9 +46,6 @@ int disk_init(struct core *core)
     }
     if (!disk->on) {
         return slots_init(&disk->loads, sizeof(struct load), core->limits.verifies_max + 1);
-    }
-    if (!limits_good(&disk->limits)) {
-        return ST_INVALID;
     }
     disk->readable = true;
     disk->writable = true;
@@ -95,6 +111,9 @@ void disk_attach(struct core *core, uint32_t number, struct core_place place, ui
     segment->part_first = number;
     segment->parts++;
     segment->live_bytes += shape->bytes;
+    if (segment->live_bytes > core->disk.segment_bytes) {
+        core->disk.segment_bytes = segment->live_bytes;
+    }
     part->flags |= PART_ON_DISK;
     core->disk.parts++;
     core->disk.bytes += shape->bytes;
@@ -154,6 +173,7 @@ void segment_try_free(struct core *core, uint32_t number)
     }
     segment->state = SEGMENT_FREE;
     core->disk.segments_used--;
+    core->disk.full = false;
     if (core->disk.victim == number) {
         core->disk.victim = NONE;
     }
@@ -185,6 +205,7 @@ void step_disk_state(struct core *core, const struct core_event *event)
     uint32_t most = core->disk.limits.segments_max;
     uint32_t now = event->u.disk_state.segments_max;
     core->disk.segments_max = now < most ? now : most;
+    core->disk.full = false;
     core->disk.readable = event->u.disk_state.readable;
     core->disk.writable = event->u.disk_state.writable;
 }

@@ -51,8 +51,8 @@ static bool persist_advance(struct core *core, struct request *request)
         uint32_t number = list_last(core, &request->parts);
         const struct part *part = part_at(core, number);
         if (!durable(core, number)) {
-            bool on_the_way =
-                part_on_disk(part) || (part->flags & (PART_WRITING | PART_QUEUED)) != 0;
+            bool on_the_way = part_on_disk(part) ||
+                              (part->flags & (PART_WRITING | PART_QUEUED | PART_QUEUE_LATER)) != 0;
             if (on_the_way) {
                 return false;
             }
@@ -88,6 +88,7 @@ void persist_check(struct core *core)
 void step_committed(struct core *core, const struct core_event *event)
 {
     core->disk.committed = event->u.committed.epoch;
+    core->disk.full = false; /* segments that were freed come back with a commit */
     persist_check(core);
 }
 

@@ -5,10 +5,7 @@
  */
 #include "daemon/core/state.h"
 
-enum {
-    QUOTA_STEP_MAX = 8192, /* evictions of one push to get down to a lowered quota */
-    AHEAD_BLOCKS = 8,      /* how far ahead the table's cache misses are begun */
-};
+enum { AHEAD_BLOCKS = 8 /* how far ahead the table's cache misses are begun */ };
 
 /* One block of a run. */
 struct pushed {
@@ -148,7 +145,9 @@ static void parent_note(struct core *core, uint32_t block, const struct core_pus
         uint32_t grains = every ? shape_at(core, run->shape)->grains : 1;
         parent = run->keys + ((size_t)index * grains - 1) * CORE_KEY_BYTES;
     }
-    block_parent_set(core, block, parent);
+    if (parent != NULL) { /* another rank may have told it before */
+        block_parent_set(core, block, parent);
+    }
 }
 
 static int push_block(struct core *core, struct request *request, const struct core_push_run *run,
@@ -234,7 +233,6 @@ void step_push(struct core *core, const struct core_event *event)
         (void)reply_add(core, event->session, event->request, ST_NO_MEMORY, NULL);
         return;
     }
-    core->evictions_left = QUOTA_STEP_MAX;
     struct request *request = request_begin(core, event, true);
     uint32_t at = 0;
     for (uint32_t r = 0; r < event->u.push.run_count; r++) {

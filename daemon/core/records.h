@@ -62,11 +62,12 @@ enum request_state { REQUEST_NONE, REQUEST_COPYING, REQUEST_DOOMED, REQUEST_PERS
 
 enum {
     PART_PINNED = 1,
-    PART_IN_LRU = 2,     /* READY: of its shape's list; STORED: of the core's */
-    PART_ON_DISK = 4,    /* disk_part_at() says where */
-    PART_WRITING = 8,    /* a store is under way */
-    PART_QUEUED = 16,    /* … or will be, when its turn comes; VERIFYING: when it is verified */
-    PART_VERIFYING = 32, /* LOADING: its bytes are in the slot and are compared with its seal */
+    PART_IN_LRU = 2,       /* READY: of its shape's list; STORED: of the core's */
+    PART_ON_DISK = 4,      /* disk_part_at() says where */
+    PART_WRITING = 8,      /* a store is under way */
+    PART_QUEUED = 16,      /* … or will be, when its turn comes */
+    PART_QUEUE_LATER = 64, /* VERIFYING: to be queued when it is found good */
+    PART_VERIFYING = 32,   /* LOADING: its bytes are in the slot and are compared with its seal */
 };
 
 struct part {
@@ -119,12 +120,14 @@ struct segment {
     uint64_t live_bytes; /* payload of its parts */
     uint32_t part_first;
     uint32_t parts;
-    uint32_t busy; /* loads and moves that read it */
+    uint32_t busy;   /* loads and moves that read it */
+    uint64_t closed; /* writes up to this number may still be on their way to it */
     uint8_t state;
 };
 
 /* A part's write under way. */
 struct store {
+    uint64_t sequence; /* writes are numbered from 1 */
     uint32_t part;
     uint32_t source; /* segment that a move reads; NONE: from memory */
     bool move;       /* it is on disk already */
@@ -147,21 +150,27 @@ struct disk {
     bool on;
     bool readable;
     bool writable;
+    bool full;             /* fresh parts found no segment: they wait until one is freed */
     uint32_t segments_max; /* room now */
     uint32_t segments_used;
-    uint32_t open[2];     /* segments that fresh parts and survivors were last written to; NONE */
-    uint32_t victim;      /* being reclaimed; NONE */
-    uint32_t moves;       /* under way */
-    uint64_t move_credit; /* bytes that may be moved for being hot */
-    uint64_t hot_tick;    /* parts used since then are moved from the victim */
-    uint64_t chance;      /* of the sampling */
-    uint32_t committed;   /* epoch */
-    uint32_t parts;       /* on disk */
-    uint32_t stored;      /* on disk only */
-    uint64_t bytes;       /* payload of parts on disk */
-    uint64_t store_bytes; /* in flight */
-    uint64_t load_bytes;  /* without what is verified in place */
-    uint32_t verifies;    /* of the loads */
+    uint64_t segment_bytes; /* most that was in one: what a segment holds, as far as seen */
+    uint32_t open[2];       /* segments that fresh parts and survivors were last written to; NONE */
+    uint64_t open_sequence[2]; /* … by this write */
+    uint32_t victim;           /* being reclaimed; NONE */
+    uint32_t moves;            /* under way */
+    uint64_t sequence;         /* of the write begun last */
+    uint64_t move_credit;      /* bytes that may be moved for being hot */
+    uint64_t hot_tick;         /* parts used since then are moved from the victim */
+    uint64_t old_tick;         /* hardly any part was used last before */
+    uint64_t chance;           /* of the sampling */
+    uint32_t committed;        /* epoch */
+    uint32_t parts;            /* on disk */
+    uint32_t stored;           /* on disk only */
+    uint64_t bytes;            /* payload of parts on disk */
+    uint64_t store_bytes;      /* in flight */
+    uint64_t leaving_bytes;    /* slots of parts that leave the CPU tier when they are written */
+    uint64_t load_bytes;       /* without what is verified in place */
+    uint32_t verifies;         /* of the loads */
     struct slots stores;
     struct slots loads;
     struct vm_array disk_parts; /* struct disk_part by part */
@@ -218,7 +227,8 @@ struct space {
 struct tenant {
     uint64_t used_bytes;
     uint64_t quota_bytes;
-    uint64_t disk_bytes; /* payload of its parts on disk */
+    uint64_t disk_bytes;    /* payload of its parts on disk */
+    uint64_t writing_bytes; /* of parts on their way there */
     uint64_t disk_quota_bytes;
     uint32_t space_first;
     bool used;

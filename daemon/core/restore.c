@@ -3,6 +3,8 @@
  * then what is on disk, then what is in memory, then the end: only what was claimed until then is
  * used, all else in the slabs is free.
  */
+#include <string.h>
+
 #include "daemon/core/state.h"
 
 static const char *restore_refusal(const struct core *core, const struct core_event *event)
@@ -20,6 +22,9 @@ static const char *restore_refusal(const struct core *core, const struct core_ev
         return "the last grain has 1 to 16 tokens";
     }
     bool memory = event->u.restore.in_memory;
+    if (!memory && !core->disk.on) {
+        return "there is no disk tier";
+    }
     if ((!memory && event->u.restore.place.segment >= core->disk.limits.segments_max) ||
         event->u.restore.origin_bytes > CORE_INSTANCE_MAX) {
         return "segment or origin out of bounds";
@@ -27,21 +32,24 @@ static const char *restore_refusal(const struct core *core, const struct core_ev
     if (memory) {
         return core->limits.verifies_max > 0 ? NULL : "this core takes nothing found in memory";
     }
-    return core->disk.on ? NULL : "there is no disk tier";
+    uint8_t state = segment_at(core, event->u.restore.place.segment)->state;
+    return state == SEGMENT_FREE || state == SEGMENT_IN_USE ? NULL : "the segment is being freed";
 }
 
 static uint32_t restore_origin(struct core *core, const struct core_event *event, uint32_t tenant)
 {
+    const uint8_t *id =
+        event->u.restore.origin_bytes > 0 ? event->u.restore.origin : (const uint8_t *)"";
     for (uint32_t n = 0; n < core->origins.high; n++) {
         struct origin *origin = origin_at(core, n);
         if (origin->refs > 0 && origin->tenant == tenant &&
             origin->id_bytes == event->u.restore.origin_bytes &&
-            __builtin_memcmp(origin->id, event->u.restore.origin, origin->id_bytes) == 0) {
+            memcmp(origin->id, id, origin->id_bytes) == 0) {
             origin->refs++;
             return n;
         }
     }
-    return origin_take(core, event->u.restore.origin, event->u.restore.origin_bytes, tenant);
+    return origin_take(core, id, event->u.restore.origin_bytes, tenant);
 }
 
 /* The block that the event names, and the part of its shape in it; either may be NONE. */

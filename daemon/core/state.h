@@ -167,6 +167,9 @@ bool ranges_inside(const struct core_ranges *inner, const struct core_ranges *ou
 /* ---- disk.c: where parts lie on disk -----------------------------------------------------------
  */
 
+/* Why these limits cannot be; NULL: they can. */
+const char *disk_limits_refusal(const struct core_disk_limits *limits);
+
 int disk_init(struct core *core);
 void disk_finish(struct core *core);
 

@@ -8,12 +8,18 @@
 enum {
     AHEAD_PERCENT = 90, /* above this share of the pool, admission on eviction writes ahead */
     AHEAD_STEP_MAX = 32,
+    SEGMENTS_SHORT = 2, /* free ones: one for survivors, one that writes under way may begin */
     SEAL_SHIFT = 16,
 };
 
 static uint32_t admission_of(const struct core *core, const struct part *part)
 {
     return space_at(core, shape_at(core, part->shape)->space)->admission;
+}
+
+static struct tenant *tenant_of(const struct core *core, const struct shape *shape)
+{
+    return tenant_at(core, space_at(core, shape->space)->tenant);
 }
 
 bool store_queue(struct core *core, uint32_t number)
@@ -27,7 +33,7 @@ bool store_queue(struct core *core, uint32_t number)
         return false;
     }
     if (part_verifying(part)) { /* nothing is written before it is verified: it is queued then */
-        part->flags |= PART_QUEUED;
+        part->flags |= PART_QUEUE_LATER;
         return true;
     }
     if (disk->queue_count == disk->limits.queue_max) {
@@ -50,8 +56,12 @@ void store_pushed(struct core *core, uint32_t number)
 void store_used(struct core *core, uint32_t number)
 {
     const struct part *part = part_at(core, number);
-    if (core->disk.on && part->state == PART_READY &&
-        admission_of(core, part) == CORE_ADMIT_SECOND_USE) {
+    if (!core->disk.on || part->state != PART_READY) {
+        return;
+    }
+    /* at once, too: the queue was full, the write failed, or its segment was reclaimed */
+    uint32_t admission = admission_of(core, part);
+    if (admission == CORE_ADMIT_SECOND_USE || admission == CORE_ADMIT_AT_ONCE) {
         (void)store_queue(core, number);
     }
 }
@@ -95,7 +105,11 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
     }
     KVEIK_ASSERT(source != NONE || part->state == PART_READY);
     struct store *store = slots_at(&disk->stores, slot);
-    *store = (struct store){.part = number, .source = source, .evict = evict_after, .used = true};
+    *store = (struct store){.sequence = ++disk->sequence,
+                            .part = number,
+                            .source = source,
+                            .evict = evict_after,
+                            .used = true};
     struct core_action *action = action_add(core, ACTION_STORE);
     action->job = slot;
     action->handle = part->shape;
@@ -112,9 +126,11 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
     ((struct core_stored *)disk->described.base)[disk->described_count - 1].move = source != NONE;
     ((struct core_stored *)disk->described.base)[disk->described_count - 1].survivor =
         part_on_disk(part);
-    disk->moves += part_on_disk(part) ? 1 : 0;
     store->move = part_on_disk(part);
+    disk->moves += store->move ? 1 : 0;
+    tenant_of(core, shape)->writing_bytes += store->move ? 0 : shape->bytes;
     disk->store_bytes += shape->bytes;
+    disk->leaving_bytes += evict_after ? part_slot_bytes(core, part) : 0;
     part_ref(core, number);
     part->flags = (uint8_t)((part->flags | PART_WRITING) & ~PART_QUEUED);
     return true;
@@ -123,17 +139,23 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
 static bool quota_left(const struct core *core, const struct part *part)
 {
     const struct shape *shape = shape_at(core, part->shape);
-    const struct tenant *tenant = tenant_at(core, space_at(core, shape->space)->tenant);
+    const struct tenant *tenant = tenant_of(core, shape);
     return tenant->disk_quota_bytes == 0 ||
-           tenant->disk_bytes + shape->bytes <= tenant->disk_quota_bytes;
+           tenant->disk_bytes + tenant->writing_bytes + shape->bytes <= tenant->disk_quota_bytes;
+}
+
+/* Room for fresh parts, or none that will come: what waits had better wait than be refused. */
+static bool segments_left(const struct disk *disk)
+{
+    return disk->victim == NONE || disk->segments_used + SEGMENTS_SHORT <= disk->segments_max;
 }
 
 /* The oldest parts leave ahead of need: on disk already, or written for it. */
 static void write_ahead(struct core *core)
 {
     uint64_t budget = core->slabs.budget_bytes;
-    for (uint32_t i = 0; i < AHEAD_STEP_MAX && core->disk.writable &&
-                         core->slot_bytes > budget / 100 * AHEAD_PERCENT;
+    for (uint32_t i = 0; i < AHEAD_STEP_MAX && core->disk.writable && segments_left(&core->disk) &&
+                         core->slot_bytes - core->disk.leaving_bytes > budget / 100 * AHEAD_PERCENT;
          i++) {
         uint32_t victim = lru_oldest(core);
         if (victim == NONE) {
@@ -161,8 +183,9 @@ void store_pump(struct core *core)
     if (!disk->on) {
         return;
     }
+    bool refused = false;
     reclaim_pump(core);
-    while (disk->queue_count > 0 && room_for(core, 0)) {
+    while (disk->queue_count > 0 && !disk->full && room_for(core, 0) && segments_left(disk)) {
         uint32_t number = ((const uint32_t *)disk->queue.base)[disk->queue_first];
         struct part *part = number < core->parts.high ? part_at(core, number) : NULL;
         bool wanted = part != NULL && part->state == PART_READY &&
@@ -171,6 +194,7 @@ void store_pump(struct core *core)
             core->counters.store_quota++;
             part->flags &= (uint8_t)~PART_QUEUED;
             wanted = false;
+            refused = true;
         }
         if (wanted && !store_begin(core, number, NONE, false)) {
             break;
@@ -178,8 +202,11 @@ void store_pump(struct core *core)
         disk->queue_first = (disk->queue_first + 1) % disk->limits.queue_max;
         disk->queue_count--;
     }
-    if (disk->eviction_spaces > 0) {
+    if (disk->eviction_spaces > 0 && !disk->full) {
         write_ahead(core);
+    }
+    if (refused && disk->persisting != NONE) {
+        persist_check(core); /* it waits in vain */
     }
 }
 
@@ -208,6 +235,24 @@ static bool landed(const struct core *core, const struct core_event *event)
     }
     uint8_t state = segment_at(core, event->u.store_done.place.segment)->state;
     return state == SEGMENT_FREE || state == SEGMENT_IN_USE;
+}
+
+/* The owner fills one segment after the other, and what it was asked for last goes to the newest.
+ * What was asked for so far may still be on its way to the segment written to, or to the one that
+ * was open before: neither may be freed until that has ended. */
+static void note_open(struct core *core, const struct store *store, uint32_t segment)
+{
+    struct disk *disk = &core->disk;
+    uint32_t lane = store->move ? 1 : 0;
+    segment_at(core, segment)->closed = disk->sequence;
+    if (store->sequence < disk->open_sequence[lane]) {
+        return; /* late: a newer one is open */
+    }
+    if (disk->open[lane] != NONE) {
+        segment_at(core, disk->open[lane])->closed = disk->sequence;
+    }
+    disk->open[lane] = segment;
+    disk->open_sequence[lane] = store->sequence;
 }
 
 /* Lets go of the part; being written, or moved, was no use of it. */
@@ -243,14 +288,21 @@ void step_store_done(struct core *core, const struct core_event *event)
     uint64_t bytes = shape_at(core, part->shape)->bytes;
     KVEIK_ASSERT((part->flags & PART_WRITING) != 0 && disk->store_bytes >= bytes);
     disk->store_bytes -= bytes;
+    disk->leaving_bytes -= store.evict ? part_slot_bytes(core, part) : 0;
     part->flags &= (uint8_t)~PART_WRITING;
     disk->moves -= store.move ? 1 : 0;
+    struct tenant *tenant = tenant_of(core, shape_at(core, part->shape));
+    KVEIK_ASSERT(store.move || tenant->writing_bytes >= bytes);
+    tenant->writing_bytes -= store.move ? 0 : bytes;
     if (landed(core, event)) {
         stored_at(core, store.part, event);
-        disk->open[store.move ? 1 : 0] = event->u.store_done.place.segment;
+        note_open(core, &store, event->u.store_done.place.segment);
         core->counters.moved += store.move ? 1 : 0;
         core->counters.stored += store.move ? 0 : 1;
         disk->move_credit += store.move ? 0 : bytes;
+    } else if (event->u.store_done.status == ST_NO_SPACE && !store.move && !store.evict) {
+        disk->full = true; /* reclaiming is on its way, or the file system is full: try again */
+        (void)store_queue(core, store.part);
     } else {
         core->counters.store_failed++;
         if (part_on_disk(part) && store.move) {

@@ -62,7 +62,7 @@ static void give_up(struct core *core, uint32_t number)
     core->counters.verify_corrupt++;
     part_slot_give(core, number);
     part->slot = NONE;
-    part->flags &= (uint8_t)~PART_QUEUED;
+    part->flags &= (uint8_t)~PART_QUEUE_LATER;
     if (part_on_disk(part)) {
         part->state = PART_STORED;
         core->disk.stored++;
@@ -82,14 +82,14 @@ static void settle(struct core *core, uint32_t number, int status)
         give_up(core, number);
     } else if (status != ST_OK) { /* it was not looked at: as before */
         part->state = PART_UNVERIFIED;
-        core->counters.store_dropped += (part->flags & PART_QUEUED) != 0 ? 1 : 0;
-        part->flags &= (uint8_t)~PART_QUEUED;
+        core->counters.store_dropped += (part->flags & PART_QUEUE_LATER) != 0 ? 1 : 0;
+        part->flags &= (uint8_t)~PART_QUEUE_LATER;
     } else {
         core->unverified--;
         core->counters.verified++;
         part_ready(core, number);
-        bool persist = (part->flags & PART_QUEUED) != 0;
-        part->flags &= (uint8_t)~PART_QUEUED;
+        bool persist = (part->flags & PART_QUEUE_LATER) != 0;
+        part->flags &= (uint8_t)~PART_QUEUE_LATER;
         if (persist) {
             (void)store_queue(core, number);
         } else {

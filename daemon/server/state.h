@@ -461,7 +461,7 @@ enum { KIND_SPACE_BYTES_MAX = 1024, KIND_FORM_BYTES_MAX = 512 };
 
 /* Bytes written, at most the maxima above. */
 uint32_t kind_space_encode(const struct kind_space *space, uint8_t *out);
-uint32_t kind_form_encode(const struct kind_form *form, uint8_t *out);
+uint32_t kind_form_encode(const struct kind_form *kind, uint8_t *out);
 
 /* False: not what the encoders write, or out of bounds. */
 bool kind_space_decode(const uint8_t *bytes, uint32_t count, struct kind_space *out);
@@ -471,7 +471,7 @@ bool kind_form_decode(const uint8_t *bytes, uint32_t count, struct kind_form *ou
 int space_text_keep(struct server *server, uint32_t core_space, const struct kind_space *space);
 
 /* The disk tier's number for parts of a shape. ST_OK or why not. */
-int shape_kind(struct server *server, uint32_t shape, uint32_t *kind_out);
+int shape_kind(struct server *server, uint32_t number, uint32_t *kind_out);
 
 /* ---- restore.c: what is found on disk at start ------------------------------------------------
  */

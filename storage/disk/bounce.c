@@ -97,6 +97,8 @@ void bounce_put(struct bounce_pool *pool, struct bounce *bounce)
     queue_push_back(&pool->idle, &bounce->link);
     pool->idle_bytes += bounce->capacity;
     while (pool->idle_bytes > pool->budget_bytes / IDLE_FRACTION) {
-        destroy(pop_idle(pool));
+        struct bounce *oldest = pop_idle(pool);
+        KVEIK_ASSERT(oldest != NULL);
+        destroy(oldest);
     }
 }

@@ -250,6 +250,7 @@ int disk_open(const struct disk_options *options, disk_restore_cb restore, void 
     if (status != ST_OK) {
         return status;
     }
+    KVEIK_ASSERT(disk != NULL);
     status = start_threads(disk, error);
     if (status == ST_OK) {
         status = disk_start(disk, &start, error);
@@ -357,7 +358,9 @@ static bool next_notice(struct disk *disk, struct disk_event *event)
 bool disk_reap(struct disk *disk, struct disk_event *event_out)
 {
     KVEIK_CHECK_OBJ(disk, DISK_MAGIC);
-    turn(disk);
+    if (queue_empty(&disk->written) && queue_empty(&disk->read_done)) {
+        turn(disk);
+    }
     struct disk_write *write = write_hand_out(disk);
     if (write != NULL) {
         *event_out = (struct disk_event){.kind = DISK_WRITTEN, .u.write = write};

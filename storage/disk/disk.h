@@ -228,17 +228,20 @@ const uint8_t *disk_secret(const struct disk *disk);
  * the next part that is written. ST_OK, ST_INVALID (too long), ST_LIMIT, ST_NO_MEMORY. */
 int disk_kind_number(struct disk *disk, const struct disk_kind *kind, uint32_t *number_out);
 
-/* ST_OK: the tier's until reaped. ST_BUSY: jobs_max reached; ST_UNAVAILABLE: down; nothing
- * happened. Small parts are gathered into one record with what comes soon after. */
+/* ST_OK: the tier's until reaped. Otherwise nothing happened: ST_BUSY: jobs_max reached;
+ * ST_UNAVAILABLE: down; ST_LIMIT: the part is too large for a segment; ST_INVALID: the place does
+ * not lie in a segment; ST_NO_MEMORY. Small parts are gathered into one record with what comes soon
+ * after. */
 int disk_write(struct disk *disk, struct disk_write *write, const struct disk_part *part);
 int disk_read(struct disk *disk, struct disk_read *read);
 
 /* The part is not wanted any more: its entry goes with the next commit. */
 void disk_forget(struct disk *disk, struct disk_place place);
 
-/* Nothing in the segment is wanted, and no read or write of it is in flight: entries and file go;
- * the number may come again in a later write. */
-void disk_free_segment(struct disk *disk, uint32_t segment);
+/* Nothing in the segment is wanted, and no read out of it is in flight: entries and file go; the
+ * number may come again in a later write. The tier may be writing to it still: writes that are
+ * reaped after this call count as later ones. */
+void disk_free_segment(struct disk *disk, uint32_t index);
 
 /* Asks for a commit as soon as possible rather than after sync_ms. */
 void disk_sync(struct disk *disk);

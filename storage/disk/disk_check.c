@@ -34,6 +34,16 @@ static int open_segment(struct check *check, uint32_t index)
     return status;
 }
 
+/* An upper bound: of the files that were found. */
+static uint64_t file_bytes(const struct disk *disk)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < DISK_SEGMENTS_MAX; i++) {
+        sum += disk->segments[i] != NULL ? disk->segments[i]->file_bytes : 0;
+    }
+    return sum;
+}
+
 static bool verify(void *ctx, const struct disk_entry *entry)
 {
     struct check *check = ctx;
@@ -48,6 +58,9 @@ static bool verify(void *ctx, const struct disk_entry *entry)
     }
     check->report.parts++;
     check->report.bytes += entry->bytes;
+    if (check->all_bytes == 0) {
+        check->all_bytes = file_bytes(check->disk);
+    }
     if (check->progress != NULL) {
         check->progress(check->ctx, check->report.bytes, check->all_bytes);
     }
@@ -70,6 +83,9 @@ int disk_check(const struct disk_options *options, void (*progress)(void *, uint
     status = disk_start(check.disk, &start, error);
     if (check.fd >= 0) {
         (void)close(check.fd);
+    }
+    if (status == ST_OK && progress != NULL) {
+        progress(ctx, check.all_bytes, check.all_bytes);
     }
     if (status == ST_OK) {
         check.report.segments = check.disk->segment_count;

@@ -8,7 +8,8 @@
  *
  * A sync that fails is not tried again: the kernel may have dropped the pages and would call the
  * next one good. Everything in that segment is given up, in the same batch. A catalogue that cannot
- * be written is opened anew and tried again, later and later, with no writes taken meanwhile.
+ * be written is opened anew and tried again, later and later, with no writes taken meanwhile. If
+ * the file system is full, freed segments go before the batch is written, to make room for it.
  */
 #include <errno.h>
 #include <time.h>
@@ -76,8 +77,12 @@ static void commit_run(struct task *task)
             commit->status = catalogue_write(catalogue, commit->batch, &commit->error);
         }
     }
-    if (commit->status == ST_OK) {
+    /* the other order would leave a full file system full: entries without a file do no harm, the
+     * next start drops them */
+    if (commit->status == ST_OK || commit->status == ST_NO_SPACE) {
         remove_files(commit);
+    }
+    if (commit->status == ST_OK) {
         commit->catalogue_bytes = catalogue_bytes(catalogue);
     }
 }
@@ -122,7 +127,8 @@ static void take_dirty(struct disk *disk, struct commit *commit)
 {
     queue_foreach_safe (item, &disk->dirty) {
         struct segment *segment = CONTAINER_OF(item, struct segment, dirty_link);
-        if (!segment->removing && !segment->lost && segment_ready(disk, segment) == ST_OK) {
+        KVEIK_ASSERT(segment->fd >= 0); /* files with writes in them are not closed */
+        if (!segment->removing && !segment->lost) {
             add_sync(commit, segment);
         }
         if (segment->writes == 0) {
@@ -169,6 +175,9 @@ bool commit_begin(struct disk *disk)
 
 void commit_again(struct disk *disk)
 {
+    if (disk->commit.status == ST_NO_SPACE) {
+        take_removals(disk, &disk->commit);
+    }
     disk->commit.failed = false;
     disk->commit.running = true;
     worker_submit(disk->committer, &disk->commit.task);
@@ -213,6 +222,15 @@ static void finish_syncs(struct disk *disk, struct commit *commit)
     commit->syncs = NULL;
 }
 
+/* A file takes room until it is closed as well as removed. */
+static void make_room(struct disk *disk, struct commit *commit)
+{
+    space_exhausted(disk);
+    queue_foreach (item, &commit->removals) {
+        segment_close(disk, CONTAINER_OF(item, struct segment, link));
+    }
+}
+
 void commit_done(struct disk *disk)
 {
     struct commit *commit = &disk->commit;
@@ -223,6 +241,9 @@ void commit_done(struct disk *disk)
         disk->counters.commit_errors++;
         health_down(&disk->commit_health, clock_ms());
         disk_failed(disk, commit->error.text, 0);
+        if (commit->status == ST_NO_SPACE) {
+            make_room(disk, commit);
+        }
         return;
     }
     health_good(&disk->commit_health);

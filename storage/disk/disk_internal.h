@@ -31,6 +31,7 @@ enum {
     RECORD_PAYLOAD_BYTES = 4 * 1024 * 1024, /* a record gathers at most so much */
     WRITES_AT_ONCE = 4,                     /* records in flight from which on gathering begins */
     COMMIT_ENTRIES = 4096,                  /* a batch of so many does not wait for sync_ms */
+    COMMIT_ENTRIES_MAX = 65536, /* with so many waiting for the one before, no write is taken */
     SPACE_INTERVAL_MS = 1000,
     SPACE_HOLD_MS = 30000, /* how long a full file system is believed in */
     OPEN_FILES_MAX = 4096,
@@ -155,6 +156,8 @@ struct space_task {
 
 enum { STREAM_FRESH, STREAM_SURVIVORS, STREAM_COUNT };
 
+_Static_assert((int)FORMAT_KIND_BYTES_MAX <= (int)FORMAT_PART_BYTES_MAX, "one scratch for both");
+
 struct disk {
     uint32_t magic;
     struct disk_options options;
@@ -220,6 +223,7 @@ struct disk {
     char io_why[128];
     char last_error[160];
     struct log_limit log_limit;
+    uint8_t scratch[FORMAT_PART_BYTES_MAX]; /* for a value on its way to a batch */
 };
 
 /* ---- disk_segments.c ------------------------------------------------------------------------- */
@@ -228,6 +232,8 @@ struct disk {
 struct segment *segment_add(struct disk *disk, uint64_t number);
 void segment_forget(struct disk *disk, struct segment *segment);      /* closes and frees */
 struct segment *segment_get(const struct disk *disk, uint32_t index); /* NULL: no such */
+/* Its file; nobody may use it now. */
+void segment_close(struct disk *disk, struct segment *segment);
 /* Has it open; ST_OK, ST_IO. Others that nobody uses may be closed for it. */
 int segment_ready(struct disk *disk, struct segment *segment);
 void segment_detach(struct disk *disk, struct segment *segment);
@@ -260,7 +266,7 @@ void record_done(struct disk *disk, struct record *record);
 bool record_can_hold(const struct disk *disk, const struct disk_write *write,
                      const struct disk_part *part);
 
-int move_begin(struct disk *disk, struct write_work *work);
+int move_begin(struct disk *disk, struct write_work *write);
 void reads_pump(struct disk *disk);
 void read_finished(struct disk *disk, struct read_work *work);
 struct disk_read *read_hand_out(struct disk *disk);

@@ -167,6 +167,7 @@ static void fill(struct record *record, struct stream *stream, const struct plan
     struct format_record *head = &record->head;
     uint64_t packed_at = head->offset + head->header_bytes;
     uint64_t straight_at = packed_at + round_up(plan->packed_bytes, DISK_ALIGN);
+    KVEIK_ASSERT(plan->count > 0);
     uint64_t share = head->header_bytes / plan->count;
     uint64_t charged_left = head->record_bytes;
     record->front_bytes = straight_at - head->offset;

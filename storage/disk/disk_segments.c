@@ -6,6 +6,8 @@
 #include "storage/disk/bytes.h"
 #include "storage/disk/disk_internal.h"
 
+enum { KEEP_MIN = 3 /* with more segments than this, one is kept for survivors */ };
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 struct segment *segment_add(struct disk *disk, uint64_t number)
@@ -30,7 +32,7 @@ struct segment *segment_add(struct disk *disk, uint64_t number)
     return segment;
 }
 
-static void close_file(struct disk *disk, struct segment *segment)
+void segment_close(struct disk *disk, struct segment *segment)
 {
     KVEIK_ASSERT(segment->pins == 0);
     if (segment->fd >= 0) {
@@ -45,7 +47,7 @@ void segment_forget(struct disk *disk, struct segment *segment)
 {
     KVEIK_ASSERT(disk->segments[segment->index] == segment);
     KVEIK_ASSERT(segment->writes == 0 && !segment->attached);
-    close_file(disk, segment);
+    segment_close(disk, segment);
     queue_remove(&segment->link);
     if (segment->dirty) {
         queue_remove(&segment->dirty_link);
@@ -67,7 +69,7 @@ static void make_room(struct disk *disk)
     queue_foreach (item, &disk->open_files) {
         struct segment *segment = CONTAINER_OF(item, struct segment, fd_link);
         if (segment->pins == 0 && segment->writes == 0 && !segment->attached && !segment->dirty) {
-            close_file(disk, segment);
+            segment_close(disk, segment);
             return;
         }
     }
@@ -186,7 +188,10 @@ static void make_run(struct task *task)
 static bool stream_make(struct disk *disk, struct stream *stream)
 {
     KVEIK_ASSERT(!stream->making);
-    if (disk->segment_count >= disk->state.segments_max) {
+    /* the last one is for survivors: what has to move must not be in the way of what is new */
+    bool fresh = stream == &disk->streams[STREAM_FRESH];
+    uint32_t kept = fresh && disk->state.segments_max > KEEP_MIN ? 1 : 0;
+    if (disk->segment_count + kept >= disk->state.segments_max) {
         return false;
     }
     struct segment *segment = segment_add(disk, disk->number_next);
@@ -225,12 +230,14 @@ void stream_made(struct disk *disk, struct make_task *make)
     stream_fail(disk, stream, make->status);
 }
 
-/* The next segment, its own or, where there is no room for one more, the other stream's. */
+/* The next segment, its own or, for survivors and where there is no room for one more, the other
+ * stream's. */
 static struct segment *take_next(struct disk *disk, struct stream *stream)
 {
     struct segment *segment = stream->next;
     stream->next = NULL;
-    for (int i = 0; segment == NULL && !stream->making && i < STREAM_COUNT; i++) {
+    bool survivors = stream == &disk->streams[STREAM_SURVIVORS];
+    for (int i = 0; survivors && segment == NULL && !stream->making && i < STREAM_COUNT; i++) {
         struct stream *other = &disk->streams[i];
         if (disk->segment_count >= disk->state.segments_max) {
             segment = other->next;

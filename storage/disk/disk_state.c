@@ -125,8 +125,9 @@ void state_update(struct disk *disk)
     bool slow = disk->options.slow_ms != 0 && oldest_ns != 0 &&
                 now > oldest_ns / NS_PER_MS + disk->options.slow_ms;
     disk->state.readable = !slow && health_up(&disk->read_health, now);
-    disk->state.writable = !slow && health_up(&disk->write_health, now) && !disk->commit.failed &&
-                           health_up(&disk->commit_health, now);
+    bool behind = catalogue_batch_count(disk->batch) >= COMMIT_ENTRIES_MAX;
+    disk->state.writable = !slow && !behind && health_up(&disk->write_health, now) &&
+                           !disk->commit.failed && health_up(&disk->commit_health, now);
 }
 
 /* ---- pace ------------------------------------------------------------------------------------ */

@@ -148,20 +148,18 @@ void work_finish(struct disk *disk, struct write_work *work, int status)
 /* With the first part that is of it. */
 static void put_kind(struct disk *disk, uint32_t number)
 {
-    uint8_t value[FORMAT_KIND_BYTES_MAX];
     struct kind_entry *kind = kinds_get(&disk->kinds, number);
     if (!kind->stored) {
-        uint32_t bytes = format_kind_encode(&kind->kind, value);
-        catalogue_put_kind(disk->batch, number, value, bytes);
+        uint32_t bytes = format_kind_encode(&kind->kind, disk->scratch);
+        catalogue_put_kind(disk->batch, number, disk->scratch, bytes);
         kind->stored = true;
     }
 }
 
 static void put_part(struct disk *disk, const struct write_work *work)
 {
-    uint8_t value[FORMAT_PART_BYTES_MAX];
-    uint32_t bytes = format_part_encode(&work->part, value);
-    catalogue_put_part(disk->batch, work->segment->number, work->part.offset, value, bytes);
+    uint32_t bytes = format_part_encode(&work->part, disk->scratch);
+    catalogue_put_part(disk->batch, work->segment->number, work->part.offset, disk->scratch, bytes);
     commit_touch(disk);
 }
 

@@ -122,15 +122,14 @@ static int flush(struct disk *disk, struct error *error)
 __attribute__((noinline)) static int kind_of(struct disk *disk, const struct disk_kind *kind,
                                              uint32_t *number_out)
 {
-    uint8_t value[FORMAT_KIND_BYTES_MAX];
     int status = kinds_number(&disk->kinds, kind, number_out);
     if (status != ST_OK) {
         return status;
     }
     struct kind_entry *entry = kinds_get(&disk->kinds, *number_out);
     if (!entry->stored) {
-        uint32_t bytes = format_kind_encode(&entry->kind, value);
-        catalogue_put_kind(disk->batch, *number_out, value, bytes);
+        uint32_t bytes = format_kind_encode(&entry->kind, disk->scratch);
+        catalogue_put_kind(disk->batch, *number_out, disk->scratch, bytes);
         entry->stored = true;
     }
     return ST_OK;
@@ -139,7 +138,6 @@ __attribute__((noinline)) static int kind_of(struct disk *disk, const struct dis
 static int see_record(void *ctx, const struct format_record *record)
 {
     struct disk *disk = ctx;
-    uint8_t value[FORMAT_PART_BYTES_MAX];
     for (uint32_t i = 0; i < record->part_count; i++) {
         struct format_part part = record->parts[i];
         int status = kind_of(disk, &record->kinds[part.part.kind], &part.part.kind);
@@ -149,8 +147,8 @@ static int see_record(void *ctx, const struct format_record *record)
         if (status != ST_OK) {
             return status;
         }
-        uint32_t bytes = format_part_encode(&part, value);
-        catalogue_put_part(disk->batch, record->segment, part.offset, value, bytes);
+        uint32_t bytes = format_part_encode(&part, disk->scratch);
+        catalogue_put_part(disk->batch, record->segment, part.offset, disk->scratch, bytes);
         disk->counters.rebuilt_parts++;
     }
     return catalogue_batch_count(disk->batch) >= BATCH_ENTRIES ? flush(disk, NULL) : ST_OK;

@@ -174,7 +174,7 @@ static int read_header(const struct segment_files *files, uint64_t number,
                        struct error *error)
 {
     uint8_t page[FORMAT_SEGMENT_BYTES];
-    struct stat about;
+    struct stat about = {0};
     int fd = -1;
     int status = segment_open_buffered(files, number, &fd, error);
     if (status != ST_OK) {
@@ -227,6 +227,7 @@ int segment_find_store(const struct segment_files *files, struct format_store *s
     if (status != ST_OK) {
         return status;
     }
+    KVEIK_ASSERT(numbers != NULL);
     int found = count == 0 ? ST_MISS : ST_CORRUPT;
     for (uint32_t i = 0; i < count && found != ST_OK; i++) {
         struct format_segment header = {0};

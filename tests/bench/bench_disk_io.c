@@ -1,7 +1,7 @@
 /*
  * bench_disk_io: what the disk tier's I/O engine moves, to be set beside fio.
  *
- *   bench_disk_io FILE uring|threads write|read BLOCK DEPTH TOTAL [sum]
+ *   bench_disk_io FILE uring|threads write|read BLOCK DEPTH TOTAL [sum] [huge]
  *
  * Direct I/O on a FILE that exists and is a multiple of BLOCK: writes from front to end and again,
  * reads of random blocks, until TOTAL bytes are through. `sum`: a checksum of each block in
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -24,6 +25,8 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "storage/disk/io.h"
+
+enum { HUGE_BYTES = 2 << 20 };
 
 struct load {
     int fd;
@@ -91,16 +94,40 @@ static uint64_t number(const char *text)
     return value;
 }
 
+static bool has_word(int argc, char **argv, const char *word)
+{
+    bool found = false;
+    for (int i = 7; i < argc; i++) {
+        found = found || strcmp(argv[i], word) == 0;
+    }
+    return found;
+}
+
+/* Aligned to `align`, filled by chance: devices may be quicker with zeros. */
+static char *make_memory(uint64_t bytes, uint64_t align, struct rng *rng)
+{
+    char *memory = heap_alloc_aligned(align, bytes);
+    KVEIK_ASSERT(memory != NULL);
+    if (align > DISK_ALIGN) {
+        (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    }
+    for (uint64_t at = 0; at < bytes; at += sizeof(uint64_t)) {
+        uint64_t word = rng_next(rng);
+        memcpy(memory + at, &word, sizeof word);
+    }
+    return memory;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 7) {
-        (void)fprintf(stderr,
-                      "bench_disk_io FILE uring|threads write|read BLOCK DEPTH TOTAL [sum]\n");
+        (void)fprintf(
+            stderr, "bench_disk_io FILE uring|threads write|read BLOCK DEPTH TOTAL [sum] [huge]\n");
         return EXIT_FAILURE;
     }
     struct load load = {.fd = open(argv[1], O_RDWR | O_DIRECT | O_CLOEXEC),
                         .write = strcmp(argv[3], "write") == 0,
-                        .sum = argc > 7,
+                        .sum = has_word(argc, argv, "sum"),
                         .block = number(argv[4])};
     uint32_t depth = (uint32_t)number(argv[5]);
     struct stat file;
@@ -112,13 +139,9 @@ int main(int argc, char **argv)
     struct disk_io_job *jobs = heap_calloc(depth, sizeof *jobs);
     uint64_t *sums = heap_calloc(depth, sizeof *sums);
     KVEIK_ASSERT(wake_fd >= 0 && jobs != NULL && sums != NULL);
+    uint64_t align = has_word(argc, argv, "huge") ? HUGE_BYTES : DISK_ALIGN;
     for (uint32_t i = 0; i < depth; i++) {
-        char *memory = heap_alloc_aligned(DISK_ALIGN, load.block);
-        KVEIK_ASSERT(memory != NULL);
-        for (uint64_t at = 0; at < load.block; at += sizeof(uint64_t)) {
-            uint64_t word = rng_next(&load.rng);
-            memcpy(memory + at, &word, sizeof word);
-        }
+        char *memory = make_memory(load.block, align, &load.rng);
         jobs[i].vectors[0] = (struct iovec){.iov_base = memory, .iov_len = load.block};
         jobs[i].vector_count = 1;
         jobs[i].owner = &sums[i];

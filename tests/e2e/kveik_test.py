@@ -29,14 +29,14 @@ def environment():
 
 
 class Daemon:
-    """A kveikd with a small pool; a context manager. `disk`: bytes of a disk tier beside its log."""
+    """A kveikd with a small pool; a context manager. `disk`: bytes of a tier beside its log."""
 
     def __init__(self, *arguments, cpu_bytes="256MiB", disk=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kveik-e2e-"))
         self.socket = self.folder / "engine.sock"
         self.log = self.folder / "kveikd.log"
-        tier = ["--disk", "no"] if disk is None else [
-            "--disk", "yes", "--disk-path", self.folder / "disk", "--disk-bytes", disk]
+        tier = ["--disk=no"] if disk is None else [
+            "--disk=yes", "--disk-path", self.folder / "disk", "--disk-bytes", disk]
         self.arguments = ["--socket", self.socket, "--cpu-bytes", cpu_bytes, *tier, *arguments]
         self.process = None
 

@@ -257,7 +257,7 @@ START_TEST(the_power_fails)
             }
             (void)snprintf(seed, sizeof seed, "%llu", (unsigned long long)rng_next(&dice) >> 16);
             (void)snprintf(after, sizeof after, "%llu",
-                           (unsigned long long)(60 + rng_below(&dice, CUT_CALLS)));
+                           60 + (unsigned long long)rng_below(&dice, CUT_CALLS));
             kveikd.environment = environment;
             one_life(die_with_the_power);
         }

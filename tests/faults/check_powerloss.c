@@ -6,10 +6,10 @@
  * on its standard output what it is about to do and what it has done; what it said is compared with
  * what is left of its files.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,16 +27,14 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "tests/lib/check_main.h"
+#include "tests/lib/powerloss_trial.h"
 
 enum {
-    OUTPUT_BYTES = 1 << 16,
     SECTOR = 512,
     SLOT_SECTORS = 8,
     SLOT_BYTES = SECTOR * SLOT_SECTORS,
     SLOTS = 12,
     VERSIONS = 256,
-    CUT_STATUS = 137,
-    SETTINGS_MAX = 8,
 };
 
 /* ---- the victims: run in a process of their own ---------------------------------------------- */
@@ -141,90 +139,14 @@ static int victim_names(uint64_t seed)
     return 0;
 }
 
-/* ---- starting one ---------------------------------------------------------------------------- */
-
-struct trial {
-    char folder[64];
-    char tree[80];
-    const char *settings[SETTINGS_MAX]; /* NULL-terminated, NAME=value */
-    char output[OUTPUT_BYTES];
-    int status; /* of wait */
-    pid_t pid;
-    int out_fd;
-};
-
-static void trial_init(struct trial *trial)
-{
-    memset(trial, 0, sizeof *trial);
-    (void)snprintf(trial->folder, sizeof trial->folder, "./check_powerloss.XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(trial->folder));
-    (void)snprintf(trial->tree, sizeof trial->tree, "%s/tree", trial->folder);
-    ck_assert_int_eq(mkdir(trial->tree, 0700), 0);
-}
-
-static void trial_start(struct trial *trial, const char *victim, const char *argument)
-{
-    int ends[2];
-    char tree[PATH_MAX];
-    ck_assert_int_eq(pipe2(ends, O_CLOEXEC), 0);
-    ck_assert_ptr_nonnull(realpath(trial->tree, tree));
-    trial->pid = fork();
-    ck_assert_int_ge(trial->pid, 0);
-    if (trial->pid == 0) {
-        (void)setenv("KVEIK_POWERLOSS_DIR", tree, 1);
-        (void)setenv("LD_PRELOAD", KVEIK_POWERLOSS_PATH, 1);
-        (void)setenv("ASAN_OPTIONS", "verify_asan_link_order=0:detect_leaks=0", 1);
-        for (int i = 0; trial->settings[i] != NULL; i++) {
-            (void)putenv((char *)(uintptr_t)trial->settings[i]); // NOLINT
-        }
-        (void)dup2(ends[1], STDOUT_FILENO);
-        if (chdir(tree) == 0) {
-            (void)execl("/proc/self/exe", "victim", victim, argument, (char *)NULL);
-        }
-        _exit(1);
-    }
-    ck_assert_int_eq(close(ends[1]), 0);
-    trial->out_fd = ends[0];
-}
-
-static void trial_end(struct trial *trial)
-{
-    size_t got = strlen(trial->output);
-    for (ssize_t part = 1; part > 0; got += (size_t)(part > 0 ? part : 0)) {
-        ck_assert_uint_lt(got, sizeof trial->output - 1);
-        part = read(trial->out_fd, trial->output + got, sizeof trial->output - 1 - got);
-    }
-    ck_assert_int_eq(close(trial->out_fd), 0);
-    ck_assert_int_eq(waitpid(trial->pid, &trial->status, 0), trial->pid);
-    ck_assert(WIFEXITED(trial->status));
-}
-
-static uint32_t entries(const char *path)
-{
-    DIR *dir = opendir(path);
-    ck_assert_ptr_nonnull(dir);
-    uint32_t count = 0;
-    while (readdir(dir) != NULL) { // NOLINT(concurrency-mt-unsafe): one thread
-        count++;
-    }
-    (void)closedir(dir);
-    return count - 2;
-}
-
-static void trial_finish(struct trial *trial)
-{
-    char command[128];
-    ck_assert_uint_eq(entries(trial->folder), 1); /* nothing hidden is left beside the tree */
-    (void)snprintf(command, sizeof command, "rm -rf %s", trial->folder);
-    ck_assert_int_eq(system(command), 0); // NOLINT(cert-env33-c,concurrency-mt-unsafe)
-}
-
-static void trial_run(struct trial *trial, const char *victim, uint64_t seed)
+/* Starts this program again as that victim, and waits for its end. */
+static void run(struct powerloss_trial *trial, const char *victim, uint64_t seed)
 {
     char number[32];
     (void)snprintf(number, sizeof number, "%llu", (unsigned long long)seed);
-    trial_start(trial, victim, number);
-    trial_end(trial);
+    const char *const argv[] = {"victim", victim, number, NULL};
+    powerloss_start(trial, "/proc/self/exe", argv);
+    powerloss_wait(trial);
 }
 
 /* ---- contents -------------------------------------------------------------------------------- */
@@ -281,7 +203,6 @@ static unsigned sector_version(const unsigned char *sector, unsigned slot, unsig
         }
     }
     ck_abort_msg("slot %u sector %u holds what nobody wrote", slot, number);
-    return 0;
 }
 
 static void slot_check(const unsigned char *bytes, unsigned slot, const struct story *story,
@@ -306,7 +227,7 @@ static void slot_check(const unsigned char *bytes, unsigned slot, const struct s
     tally->same += !begun;
 }
 
-static void contents_check(struct trial *trial, struct tally *tally)
+static void contents_check(struct powerloss_trial *trial, struct tally *tally)
 {
     static unsigned char bytes[SLOTS * SLOT_BYTES + 1];
     static struct story story;
@@ -337,8 +258,8 @@ static void contents_trials(const char *mode, uint64_t rounds, struct tally *tal
     char seed[48];
     char how[48];
     for (uint64_t round = 0; round < rounds; round++) {
-        static struct trial trial;
-        trial_init(&trial);
+        static struct powerloss_trial trial;
+        powerloss_init(&trial);
         (void)snprintf(after, sizeof after, "KVEIK_POWERLOSS_AFTER=%u",
                        1 + (unsigned)rng_below(&rng, 200));
         (void)snprintf(seed, sizeof seed, "KVEIK_POWERLOSS_SEED=%u", (unsigned)round);
@@ -346,10 +267,10 @@ static void contents_trials(const char *mode, uint64_t rounds, struct tally *tal
         trial.settings[0] = after;
         trial.settings[1] = seed;
         trial.settings[2] = how;
-        trial_run(&trial, "contents", round);
-        ck_assert_int_eq(WEXITSTATUS(trial.status), CUT_STATUS);
+        run(&trial, "contents", round);
+        ck_assert_int_eq(WEXITSTATUS(trial.status), POWERLOSS_STATUS);
         contents_check(&trial, tally);
-        trial_finish(&trial);
+        powerloss_finish(&trial);
     }
 }
 
@@ -361,6 +282,15 @@ START_TEST(synced_bytes_are_there_and_others_may_be)
         ck_assert_uint_gt(tally.kept, 0);
         ck_assert_uint_gt(tally.torn, 0);
         ck_assert_uint_gt(tally.same, 0);
+    }
+END_TEST
+
+START_TEST(files_can_grow_with_holes)
+    {
+        struct tally tally = {0};
+        contents_trials("holes", check_scaled(60), &tally);
+        ck_assert_uint_gt(tally.lost, 0);
+        ck_assert_uint_gt(tally.torn, 0);
     }
 END_TEST
 
@@ -444,8 +374,10 @@ static bool names_fit(const struct names *found, const struct names *wanted, uns
     return true;
 }
 
-/* What is found must be the state after one of the steps since the last sync that ended. */
-static bool names_check(const struct names *found, uint64_t seed, uint32_t cut_after)
+/* What is found must be the state after one of the steps since the last sync that ended.
+ * `lost_out`: it cannot be the last one's. */
+static bool names_check(const struct names *found, uint64_t seed, uint32_t cut_after,
+                        bool *lost_out)
 {
     static struct names states[VERSIONS];
     struct rng rng = {.state = seed};
@@ -467,6 +399,9 @@ static bool names_check(const struct names *found, uint64_t seed, uint32_t cut_a
     for (unsigned i = first; i < step; i++) {
         fits = fits || names_fit(found, &states[i], step - 1);
     }
+    /* the cut came in the midst of the last step */
+    *lost_out = step >= 3 && !names_fit(found, &states[step - 1], step - 1) &&
+                !names_fit(found, &states[step - 2], step - 1);
     return fits;
 }
 
@@ -476,22 +411,27 @@ START_TEST(names_are_those_of_a_moment_since_the_last_sync)
         char after[48];
         char seed[48];
         uint64_t rounds = check_scaled(150);
+        uint32_t lost_count = 0;
         for (uint64_t round = 0; round < rounds; round++) {
-            static struct trial trial;
+            static struct powerloss_trial trial;
             struct names found;
+            bool lost = false;
             uint32_t cut_after = 1 + (uint32_t)rng_below(&rng, 150);
-            trial_init(&trial);
+            powerloss_init(&trial);
             (void)snprintf(after, sizeof after, "KVEIK_POWERLOSS_AFTER=%u", cut_after);
             (void)snprintf(seed, sizeof seed, "KVEIK_POWERLOSS_SEED=%u", (unsigned)round);
             trial.settings[0] = after;
             trial.settings[1] = seed;
-            trial_run(&trial, "names", round);
-            ck_assert_int_eq(WEXITSTATUS(trial.status), CUT_STATUS);
+            run(&trial, "names", round);
+            ck_assert_int_eq(WEXITSTATUS(trial.status), POWERLOSS_STATUS);
             names_read(trial.tree, &found);
-            ck_assert_msg(names_check(&found, round, cut_after), "round %u: cut after %u",
+            ck_assert_msg(names_check(&found, round, cut_after, &lost), "round %u: cut after %u",
                           (unsigned)round, cut_after);
-            trial_finish(&trial);
+            lost_count += lost;
+            powerloss_finish(&trial);
         }
+        ck_assert_uint_gt(lost_count, rounds / 8);
+        ck_assert_uint_lt(lost_count, rounds);
     }
 END_TEST
 
@@ -547,7 +487,7 @@ static int victim_singles(uint64_t seed)
     }
 }
 
-static void holds(const struct trial *trial, const char *name, const char *text)
+static void holds(const struct powerloss_trial *trial, const char *name, const char *text)
 {
     char path[128];
     char found[64] = "";
@@ -559,7 +499,7 @@ static void holds(const struct trial *trial, const char *name, const char *text)
     ck_assert_int_eq(close(fd), 0);
 }
 
-static struct stat status_of(const struct trial *trial, const char *name)
+static struct stat status_of(const struct powerloss_trial *trial, const char *name)
 {
     char path[128];
     struct stat status = {0};
@@ -572,17 +512,18 @@ static struct stat status_of(const struct trial *trial, const char *name)
 
 START_TEST(each_call_is_taken_back)
     {
-        static struct trial trial;
-        trial_init(&trial);
+        static struct powerloss_trial trial;
+        powerloss_init(&trial);
         trial.settings[0] = "KVEIK_POWERLOSS_MODE=drop";
-        trial_start(&trial, "singles", "0");
+        const char *const argv[] = {"victim", "singles", "0", NULL};
+        powerloss_start(&trial, "/proc/self/exe", argv);
         while (strstr(trial.output, "ready") == NULL) {
             ssize_t part = read(trial.out_fd, trial.output, sizeof trial.output - 1);
             ck_assert_int_gt(part, 0);
         }
         ck_assert_int_eq(kill(trial.pid, SIGUSR2), 0);
-        trial_end(&trial);
-        ck_assert_int_eq(WEXITSTATUS(trial.status), CUT_STATUS);
+        powerloss_wait(&trial);
+        ck_assert_int_eq(WEXITSTATUS(trial.status), POWERLOSS_STATUS);
         holds(&trial, "truncated", "0123456789");
         holds(&trial, "emptied", "0123456789");
         holds(&trial, "replaced", "old");
@@ -594,20 +535,20 @@ START_TEST(each_call_is_taken_back)
         ck_assert(S_ISDIR(status_of(&trial, "olddir").st_mode));
         ck_assert_uint_eq(status_of(&trial, "emptydir").st_mode & 0777, 0710);
         ck_assert_uint_eq(status_of(&trial, "grown").st_nlink, 1);
-        ck_assert_uint_eq(entries(trial.tree), 9);
+        ck_assert_uint_eq(powerloss_entries(trial.tree), 9);
         char outside[128];
         (void)snprintf(outside, sizeof outside, "%s/outside", trial.folder);
         ck_assert_int_eq(unlink(outside), 0);
-        trial_finish(&trial);
+        powerloss_finish(&trial);
     }
 END_TEST
 
 /* Ends of its own accord, or is cut short by an error of the victim's: all is as it was left. */
 START_TEST(an_orderly_end_keeps_all)
     {
-        static struct trial trial;
-        trial_init(&trial);
-        trial_run(&trial, "names", 3);
+        static struct powerloss_trial trial;
+        powerloss_init(&trial);
+        run(&trial, "names", 3);
         ck_assert_int_eq(WEXITSTATUS(trial.status), 0);
         struct rng rng = {.state = 3};
         struct names wanted = {0};
@@ -618,7 +559,7 @@ START_TEST(an_orderly_end_keeps_all)
         }
         names_read(trial.tree, &found);
         ck_assert(names_fit(&found, &wanted, 0));
-        trial_finish(&trial);
+        powerloss_finish(&trial);
     }
 END_TEST
 
@@ -648,7 +589,7 @@ static int victim_faults(uint64_t seed)
     int rules = open("../rules.new", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     MUST(rules >= 0 && write(rules, "write:1:EROFS:*\n", 16) == 16 && close(rules) == 0);
     MUST(rename("../rules.new", "../rules") == 0);
-    bool from_file = getenv("RULES_FROM_FILE") != NULL; // NOLINT(concurrency-mt-unsafe)
+    bool from_file = secure_getenv("RULES_FROM_FILE") != NULL;
     MUST((pwrite(fd, bytes, 1, 0) < 0) == from_file && (!from_file || errno == EROFS));
     MUST((unlink("file") < 0) == from_file && (!from_file || errno == EROFS));
     MUST(unlink("../rules") == 0);
@@ -661,22 +602,22 @@ static int victim_faults(uint64_t seed)
 
 START_TEST(calls_fail_as_told)
     {
-        static struct trial trial;
-        trial_init(&trial);
+        static struct powerloss_trial trial;
+        powerloss_init(&trial);
         trial.settings[0] = "KVEIK_POWERLOSS_FAIL=" FAULTS;
-        trial_run(&trial, "faults", 0);
+        run(&trial, "faults", 0);
         ck_assert_int_eq(WEXITSTATUS(trial.status), 0);
-        trial_finish(&trial);
+        powerloss_finish(&trial);
     }
 END_TEST
 
 START_TEST(rules_from_a_file_can_change)
     {
-        static struct trial trial;
+        static struct powerloss_trial trial;
         char path[128];
         char setting[PATH_MAX + 32];
         char full[PATH_MAX];
-        trial_init(&trial);
+        powerloss_init(&trial);
         ck_assert_ptr_nonnull(realpath(trial.folder, full));
         (void)snprintf(setting, sizeof setting, "KVEIK_POWERLOSS_FAIL=@%s/rules", full);
         (void)snprintf(path, sizeof path, "%s/rules", trial.folder);
@@ -685,9 +626,9 @@ START_TEST(rules_from_a_file_can_change)
         ck_assert_int_eq(close(fd), 0);
         trial.settings[0] = setting;
         trial.settings[1] = "RULES_FROM_FILE=1";
-        trial_run(&trial, "faults", 0);
+        run(&trial, "faults", 0);
         ck_assert_int_eq(WEXITSTATUS(trial.status), 0);
-        trial_finish(&trial);
+        powerloss_finish(&trial);
     }
 END_TEST
 
@@ -707,6 +648,7 @@ int main(int argc, char **argv)
         }
     }
     const TTest *const tests[] = {synced_bytes_are_there_and_others_may_be,
+                                  files_can_grow_with_holes,
                                   all_that_was_not_synced_can_be_dropped,
                                   a_crash_alone_loses_nothing,
                                   names_are_those_of_a_moment_since_the_last_sync,

@@ -64,8 +64,10 @@ static _Noreturn void become(const struct daemon *daemon, const char *const *arg
         argv[i] = words[i].passed;
     }
     argv[count] = NULL;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): after fork there is one thread */
     (void)setenv("KVEIK_DISK", "no", 0); /* tests that want a disk say --disk=yes */
     for (const char *const *name = daemon->environment; name != NULL && *name != NULL; name += 2) {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): as before */
         (void)setenv(name[0], name[1], 1);
     }
     int log = open(daemon->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -146,6 +148,7 @@ void daemon_finish(struct daemon *daemon)
     daemon_kill(daemon);
     (void)unlink(daemon->socket);
     (void)unlink(daemon->log);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the tree is the test's own */
     (void)nftw(daemon->folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 

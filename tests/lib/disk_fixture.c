@@ -177,7 +177,9 @@ int tier_write(struct tier *tier, uint32_t id, uint64_t bytes, uint32_t shift)
     job->write.room_bytes =
         shift % DISK_ALIGN == 0 ? (bytes + DISK_ALIGN - 1) / DISK_ALIGN * DISK_ALIGN : bytes;
     tier->parts[id].bytes = bytes;
-    return write_job(tier, job);
+    int status = write_job(tier, job);
+    tier->parts[id].busy = status == ST_OK;
+    return status;
 }
 
 int tier_move(struct tier *tier, uint32_t id)
@@ -192,6 +194,7 @@ int tier_move(struct tier *tier, uint32_t id)
     part->moving = true;
     int status = write_job(tier, job);
     part->moving = status == ST_OK;
+    part->busy = part->moving;
     return status;
 }
 
@@ -271,6 +274,7 @@ static void see_written(struct tier *tier, struct tier_job *job)
         tier->write_status = write->status;
     }
     part->moving = false;
+    part->busy = false;
     job_free(job);
 }
 
@@ -428,7 +432,8 @@ static bool on_restore(void *ctx, const struct disk_entry *entry)
                                .durable = true,
                                .place = entry->place,
                                .seal = entry->seal,
-                               .bytes = entry->bytes};
+                               .bytes = entry->bytes,
+                               .charged = entry->charged_bytes};
     tier->held++;
     tier->restored++;
     return true;

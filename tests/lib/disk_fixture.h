@@ -19,6 +19,8 @@ struct tier_part {
     bool held; /* written, or found at start, and not forgotten */
     bool durable;
     bool moving;
+    bool busy; /* on its way to the tier */
+    uint64_t charged;
     struct disk_place place;
     uint64_t seal;
     uint64_t bytes;

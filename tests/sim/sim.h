@@ -46,6 +46,18 @@ enum {
 
 _Noreturn void sim_fail(const char *file, int line, const char *condition);
 
+struct sim_disk_config {
+    uint32_t segments; /* 0: no disk */
+    uint32_t segment_bytes;
+    uint32_t stores;
+    uint32_t loads;
+    uint32_t queue;
+    uint32_t store_bytes;
+    uint32_t load_bytes;
+    uint32_t admission;
+    bool faults;
+};
+
 struct sim_config {
     const char *name;
     uint64_t pool_bytes;
@@ -65,6 +77,7 @@ struct sim_config {
     uint32_t parts_max;
     uint64_t lease_bytes_max;
     uint32_t history; /* operations of one history */
+    struct sim_disk_config disk;
 };
 
 /* A grain of some prompt: a node of the prompt tree. */
@@ -133,7 +146,10 @@ struct sim_run {
     uint32_t nodes[SIM_DEPTH_MAX];
 };
 
-enum sim_pending { SIM_FREE, SIM_ASKED, SIM_COPYING };
+enum sim_pending { SIM_FREE, SIM_ASKED, SIM_COPYING, SIM_PERSISTING };
+
+/* Of one copy: begun, to begin when its load has ended well, never to begin. */
+enum sim_copy_state { SIM_COPY_BEGUN, SIM_COPY_WAITS, SIM_COPY_SKIPPED };
 
 struct sim_request {
     enum sim_pending pending;
@@ -146,7 +162,9 @@ struct sim_request {
     uint32_t run_count;
     struct sim_run runs[SIM_RUNS];
     struct core_copy *copies;
-    uint32_t copy_count;
+    uint32_t *copy_parts; /* the core's numbers */
+    uint8_t *copy_states; /* enum sim_copy_state; persist: 1: it is or was durable */
+    uint32_t copy_count;  /* persist: of copy_parts */
 };
 
 struct sim_lease {
@@ -159,6 +177,63 @@ struct sim_lease {
     uint32_t first_needed[CORE_WANTS_MAX];
     uint32_t want_count;
     struct core_want wants[SIM_GROUPS];
+    bool broken; /* the disk lost a part of it: not checked any more */
+};
+
+/* What lies at one place on disk; its offset is its number in the segment. */
+struct sim_entry {
+    bool written;
+    bool forgotten;
+    uint8_t *bytes;
+    uint32_t size;
+    uint64_t seal;
+    uint32_t epoch;
+    uint32_t part; /* the core's number */
+    struct sim_record record;
+    struct sim_shape shape;
+    uint8_t keys[32 * CORE_KEY_BYTES];
+    uint32_t key_count;
+    uint32_t tail_tokens;
+    uint8_t parent[CORE_KEY_BYTES];
+    uint8_t origin[CORE_INSTANCE_MAX];
+    uint32_t origin_bytes;
+};
+
+struct sim_segment {
+    bool used;
+    bool lost;
+    uint32_t fill; /* bytes */
+    struct sim_entry *entries;
+    uint32_t count;
+    uint32_t room;
+};
+
+enum { SIM_JOBS = 16, SIM_SEGMENTS = 64 };
+
+/* A read or write under way, by the core's number. */
+struct sim_job {
+    bool used;
+    bool move;
+    bool must_fail; /* no room on disk; a slab that it reads into could not be had */
+    uint64_t offset;
+    uint64_t bytes;
+    uint32_t part;
+    struct core_place from; /* move, load */
+    struct core_place to;   /* store */
+};
+
+struct sim_disk {
+    struct sim_segment segments[SIM_SEGMENTS];
+    uint32_t open[2]; /* fresh, survivors */
+    uint32_t segments_max;
+    bool readable;
+    bool writable;
+    bool fault; /* of the step under way */
+    bool sync;
+    uint32_t epoch; /* of what is written now */
+    uint32_t committed;
+    struct sim_job stores[SIM_JOBS];
+    struct sim_job loads[SIM_JOBS];
 };
 
 struct sim_stats {
@@ -169,12 +244,15 @@ struct sim_stats {
     uint64_t pushed, held, no_space, quota;
     uint64_t evicted;
     uint64_t leases, cancels, failed_slabs, copies;
+    uint64_t stored, moved, loaded, load_failures, segments_freed, persists, persisted, restarts,
+        restored;
 };
 
 struct sim {
     const struct sim_config *config;
     struct rng rng;
     struct core *core;
+    uint64_t hash_seed;
     struct core_actions actions;
     uint64_t check_every;
     bool verbose;
@@ -206,6 +284,7 @@ struct sim {
         uint16_t *readers;  /* a unit */
         uint8_t *writers;   /* a unit */
     } pool;
+    struct sim_disk disk;
     struct sim_stats stats;
 };
 
@@ -225,6 +304,7 @@ uint32_t model_first_needed(const struct core_group *group, uint32_t tokens, uin
 uint32_t model_add(const struct sim_record *record);
 void model_remove(uint32_t number);
 void model_observe_evictions(void);
+bool model_record_held(const struct sim_record *record, bool filling);
 void model_check_leases(const struct sim_record *gone);
 const struct core_group *space_groups(uint32_t space, uint32_t *count_out);
 
@@ -236,8 +316,33 @@ void pool_decommit(uint64_t offset, uint64_t bytes);
 uint32_t pool_part(uint64_t offset);
 void pool_begin(struct sim_request *request, const struct core_action *action);
 void pool_end(struct sim_request *request, int status);
+void pool_load_ended(uint32_t job, bool well); /* for copies that wait for it */
+bool pool_waits(const struct sim_request *request);
+void pool_shadow(uint64_t offset, uint64_t bytes, bool writes, int by);
+bool pool_committed(uint64_t offset, uint64_t bytes, bool *failed_out);
+const struct sim_shape *pool_shape(uint32_t handle);
+
+/* sim_disk.c */
+void disk_open(void);
+void disk_close(void);
+void disk_act(const struct core_action *action); /* store, load, forget, segment free, sync */
+void disk_drain(void);                           /* everything under way ends */
+void disk_random(void);
+void disk_state(uint32_t segments, bool readable, bool writable);
+struct sim_entry *disk_entry(struct core_place place);
+void segment_clear(uint32_t number);
+
+/* sim_persist.c */
+void op_persist(struct sim_session *session, uint32_t number);
+void persist_reply(struct sim_request *request, const struct core_action *action);
+void persist_committed(void);
+void persist_cancel(uint32_t number);
+
+/* sim_restart.c */
+void world_restart(void);
 
 /* sim_world.c */
+void world_core(void);
 void world_open(const struct sim_config *config, uint64_t seed);
 void world_close(void);
 void world_step(const struct core_event *event);
@@ -248,6 +353,9 @@ bool chance(uint32_t percent);
 /* sim_ops.c, sim_push.c, sim_read.c */
 void op_random(void);
 void op_open(void);
+void op_session(uint32_t number, uint32_t instance);
+uint32_t op_space_register(uint32_t number, uint32_t space);               /* its handle */
+uint32_t op_shape_register(uint32_t number, const struct sim_shape *like); /* in sim.shapes */
 void op_release(const struct sim_session *session, uint32_t number, const struct sim_lease *lease);
 void op_push(struct sim_session *session, uint32_t number);
 void op_push_one(struct sim_session *session, uint32_t number); /* and ends its copies */

@@ -14,25 +14,39 @@ struct sim sim;
 
 enum { MIB = 1 << 20, ALL = 1 << 16 };
 
+#define NO_DISK                                                                                    \
+    {                                                                                              \
+        0                                                                                          \
+    }
+
 static const struct sim_config configs[] = {
     {"plain", MIB / 16, 8192, 1, 1, false, false, false, false, false, true, 100, 100, ALL, ALL,
-     ALL, UINT64_C(1) << 40, 4000},
+     ALL, UINT64_C(1) << 40, 4000, NO_DISK},
     {"windows", MIB / 4, 8192, 2, 1, false, true, false, false, false, true, 100, 100, ALL, ALL,
-     ALL, UINT64_C(1) << 40, 4000},
+     ALL, UINT64_C(1) << 40, 4000, NO_DISK},
     {"states", MIB / 2, 16384, 3, 2, true, true, false, false, true, true, 100, 100, ALL, ALL, ALL,
-     UINT64_C(1) << 40, 4000},
+     UINT64_C(1) << 40, 4000, NO_DISK},
     {"quotas", MIB / 4, 4096, 3, 3, true, true, false, true, false, true, 100, 100, ALL, ALL, ALL,
-     32768, 3000},
+     32768, 3000, NO_DISK},
     {"faults", MIB / 4, 16384, 3, 2, true, true, true, false, true, true, 100, 100, ALL, ALL, ALL,
-     UINT64_C(1) << 40, 3000},
+     UINT64_C(1) << 40, 3000, NO_DISK},
     {"watermarks", MIB / 4, 8192, 3, 2, true, true, true, true, false, true, 85, 60, ALL, ALL, ALL,
-     UINT64_C(1) << 40, 3000},
+     UINT64_C(1) << 40, 3000, NO_DISK},
     {"records", MIB, 16384, 3, 2, true, true, false, false, false, true, 100, 100, 1536, 300, 400,
-     65536, 3000},
+     65536, 3000, NO_DISK},
     {"tiny", 65536, 4096, 3, 3, true, true, true, true, true, true, 95, 90, 1024, 128, 128, 8192,
-     1500},
+     1500, NO_DISK},
     {"roomy", 4 * MIB, 65536, 3, 2, true, true, false, false, false, true, 100, 100, ALL, ALL, ALL,
-     UINT64_C(1) << 40, 6000},
+     UINT64_C(1) << 40, 6000, NO_DISK},
+    {"disk", MIB / 4, 8192, 3, 2, true, true, false, false, true, true, 100, 100, ALL, ALL, ALL,
+     UINT64_C(1) << 40, 4000,
+     .disk = {10, 24576, 8, 8, 64, 65536, 32768, CORE_ADMIT_AT_ONCE, false}},
+    {"disk-small", MIB / 16, 8192, 3, 2, true, false, true, true, false, true, 95, 80, ALL, ALL,
+     ALL, 16384, 4000, .disk = {8, 2048, 8, 8, 64, 4096, 2048, CORE_ADMIT_EVICTION, false}},
+    {"disk-faults", MIB / 8, 8192, 3, 2, true, true, true, true, true, true, 100, 100, ALL, ALL,
+     ALL, 65536, 3000, .disk = {9, 20480, 8, 8, 32, 32768, 32768, CORE_ADMIT_SECOND_USE, true}},
+    {"disk-records", MIB / 4, 16384, 3, 2, true, true, false, false, true, true, 100, 100, 1536,
+     300, 400, 65536, 3000, .disk = {8, 20480, 8, 4, 16, 32768, 16384, CORE_ADMIT_AT_ONCE, false}},
 };
 
 static uint64_t seed;
@@ -77,6 +91,12 @@ static void run(uint64_t operations, uint32_t config)
                 core_check(sim.core);
             }
         }
+        if (c->disk.segments > 0 && chance(50)) {
+            world_restart();
+            for (uint32_t i = 0; i < c->history / 4; i++) {
+                op_random();
+            }
+        }
         world_close();
     }
 }
@@ -97,6 +117,13 @@ static void print_stats(void)
                  (unsigned long long)s->no_space, (unsigned long long)s->quota,
                  (unsigned long long)s->leases, (unsigned long long)s->cancels,
                  (unsigned long long)s->failed_slabs);
+    (void)printf(
+        "sim_core: disk: stored %llu, moved %llu, loaded %llu (%llu failed), segments freed "
+        "%llu, persists %llu (%llu done), restarts %llu (%llu parts restored)\n",
+        (unsigned long long)s->stored, (unsigned long long)s->moved, (unsigned long long)s->loaded,
+        (unsigned long long)s->load_failures, (unsigned long long)s->segments_freed,
+        (unsigned long long)s->persists, (unsigned long long)s->persisted,
+        (unsigned long long)s->restarts, (unsigned long long)s->restored);
 }
 
 /* 0 for what is no number. */

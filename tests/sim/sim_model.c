@@ -70,6 +70,22 @@ uint32_t model_cells(const struct core_ranges *ranges)
     return cells;
 }
 
+/* Whether the core may count on the record: what is on disk only, while the disk can be read. */
+bool model_record_held(const struct sim_record *record, bool filling)
+{
+    switch (part_at(sim.core, record->part)->state) {
+    case PART_FILLING:
+        return filling;
+    case PART_READY:
+        return true;
+    case PART_STORED:
+    case PART_LOADING:
+        return sim.disk.readable;
+    default:
+        return false;
+    }
+}
+
 /* Every layer and head that is wanted lies in some block that has the key and the grains before
  * it. */
 bool model_held(uint32_t space, const struct core_want *want, uint32_t node, uint32_t key_grains,
@@ -83,7 +99,7 @@ bool model_held(uint32_t space, const struct core_want *want, uint32_t node, uin
     const struct sim_places *places = &sim.places[space][node];
     for (uint32_t i = 0; i < places->count; i++) {
         const struct sim_record *record = &sim.records[places->items[i].record];
-        if (record->group == want->group && (record->ready || filling) &&
+        if (record->group == want->group && model_record_held(record, filling) &&
             places->items[i].grain + 1u >= key_grains) {
             found |= record->cells;
         }
@@ -204,7 +220,8 @@ static uint64_t evicted_now(void)
 {
     struct core_counters c;
     core_counters(sim.core, &c);
-    return c.evicted_space + c.evicted_quota + c.evicted_watermark + c.evicted_slab;
+    return c.evicted_space + c.evicted_quota + c.evicted_watermark + c.evicted_slab +
+           c.reclaimed_parts;
 }
 
 static bool in_copy(const struct core_copy *copies, uint32_t count, uint32_t part)
@@ -224,7 +241,7 @@ void model_observe_evictions(void)
     uint64_t now = evicted_now();
     uint64_t expected = now - sim.evicted_before;
     sim.evicted_before = now;
-    if (expected == 0) {
+    if (expected == 0 && sim.config->disk.segments == 0) {
         return;
     }
     sim.stats.evicted += expected;
@@ -243,9 +260,13 @@ void model_observe_evictions(void)
             model_remove(i);
             model_check_leases(&copy);
             gone++;
+        } else if (part_at(sim.core, record->part)->state == PART_FAILED) {
+            SIM_CHECK(sim.config->disk.faults);
+            model_check_leases(record);
         }
     }
-    SIM_CHECK(gone == expected);
+    /* what the disk lost goes when nobody holds it any more */
+    SIM_CHECK(gone == expected || (sim.config->disk.faults && gone > expected));
 }
 
 static bool lease_needs(const struct sim_lease *lease, const struct sim_record *record)
@@ -265,8 +286,12 @@ static bool lease_needs(const struct sim_lease *lease, const struct sim_record *
 void model_check_leases(const struct sim_record *gone)
 {
     for (uint32_t n = 0; n < SIM_LEASES; n++) {
-        const struct sim_lease *lease = &sim.leases[n];
+        struct sim_lease *lease = &sim.leases[n];
         if (lease->id == 0 || lease->space != gone->space || !lease_needs(lease, gone)) {
+            continue;
+        }
+        lease->broken = lease->broken || sim.disk.fault;
+        if (lease->broken || !sim.disk.readable) {
             continue;
         }
         for (uint32_t w = 0; w < lease->want_count; w++) {
@@ -276,7 +301,7 @@ void model_check_leases(const struct sim_record *gone)
             }
         }
     }
-    for (uint32_t p = 0; p < SIM_PINS; p++) {
+    for (uint32_t p = 0; p < SIM_PINS && !sim.config->disk.faults; p++) {
         uint32_t group_count = 0;
         const struct core_group *all = space_groups(gone->space, &group_count);
         for (uint32_t g = 0; sim.pins[p] != NONE && gone->space == sim.pin_space && g < group_count;

@@ -9,11 +9,14 @@ static const uint32_t block_grains[] = {1, 8, 32};
 void op_open(void)
 {
     uint32_t number = pick(SIM_SESSIONS);
-    struct sim_session *session = &sim.sessions[number];
-    if (session->open) {
-        return;
+    if (!sim.sessions[number].open) {
+        op_session(number, pick(SIM_INSTANCES));
     }
-    uint32_t instance = pick(SIM_INSTANCES);
+}
+
+void op_session(uint32_t number, uint32_t instance)
+{
+    struct sim_session *session = &sim.sessions[number];
     uint8_t id[CORE_INSTANCE_MAX];
     int bytes = snprintf((char *)id, sizeof id, "engine-%u", instance);
     *session = (struct sim_session){.open = true,
@@ -67,12 +70,8 @@ static bool space_live(uint32_t space)
     return false;
 }
 
-static void op_space(struct sim_session *session, uint32_t number)
+uint32_t op_space_register(uint32_t number, uint32_t space)
 {
-    if (session->space != NONE) {
-        return;
-    }
-    uint32_t space = session->tenant * SIM_KINDS + pick(sim.config->kinds);
     uint8_t id[CORE_KEY_BYTES] = {(uint8_t)(1 + space)};
     uint32_t count = 0;
     const struct core_group *groups = space_groups(space, &count);
@@ -83,15 +82,25 @@ static void op_space(struct sim_session *session, uint32_t number)
         .u.space = {.id = id,
                     .group_count = count,
                     .groups = groups,
-                    .quota_bytes = sim.config->quotas && chance(50) ? 4096 + pick(65536) : 0}});
+                    .quota_bytes = sim.config->quotas && chance(50) ? 4096 + pick(65536) : 0,
+                    .admission = sim.config->disk.segments > 0 ? pick(CORE_ADMIT_NEVER + 1) : 0}});
     SIM_CHECK(sim.answer.kind == ACTION_SPACE && sim.answer.status == ST_OK);
     SIM_CHECK(!live || sim.answer.handle == sim.space_handles[space]);
     for (uint32_t s = 0; s < SIM_SPACES; s++) {
         SIM_CHECK(s == space || sim.space_handles[s] != sim.answer.handle || !space_live(s));
     }
     sim.space_handles[space] = sim.answer.handle;
+    return sim.answer.handle;
+}
+
+static void op_space(struct sim_session *session, uint32_t number)
+{
+    if (session->space != NONE) {
+        return;
+    }
+    uint32_t space = session->tenant * SIM_KINDS + pick(sim.config->kinds);
+    session->space_handle = op_space_register(number, space);
     session->space = space;
-    session->space_handle = sim.answer.handle;
 }
 
 static uint32_t shape_known(const struct sim_shape *like)
@@ -105,6 +114,33 @@ static uint32_t shape_known(const struct sim_shape *like)
         }
     }
     return NONE;
+}
+
+uint32_t op_shape_register(uint32_t number, const struct sim_shape *like)
+{
+    uint32_t known = shape_known(like);
+    struct core_event event = {.kind = known != NONE ? EVENT_SHAPE_USE : EVENT_SHAPE,
+                               .session = number};
+    if (known != NONE) {
+        event.u.handle.handle = sim.shapes[known].handle;
+    } else {
+        event.u.shape.space = sim.space_handles[like->space];
+        event.u.shape.group = like->group;
+        event.u.shape.grains = like->grains;
+        event.u.shape.ranges = like->ranges;
+        event.u.shape.bytes = like->bytes;
+    }
+    world_step(&event);
+    SIM_CHECK(sim.answer.kind == ACTION_SHAPE && sim.answer.status == ST_OK);
+    if (known == NONE) {
+        struct sim_shape shape = *like;
+        shape.handle = sim.answer.handle;
+        for (known = 0; sim.shapes[known].used; known++) {
+            SIM_CHECK(sim.shapes[known].handle != shape.handle && known + 1 < SIM_SHAPES);
+        }
+        sim.shapes[known] = shape;
+    }
+    return known;
 }
 
 static void op_shape(struct sim_session *session, uint32_t number)
@@ -127,28 +163,7 @@ static void op_shape(struct sim_session *session, uint32_t number)
                               .ranges = session_ranges(session, group)};
     shape.bytes = (uint64_t)shape.ranges.layer_count * shape.ranges.head_count * shape.grains *
                   scales[session->space % SIM_KINDS];
-    uint32_t known = shape_known(&shape);
-    struct core_event event = {.kind = known != NONE ? EVENT_SHAPE_USE : EVENT_SHAPE,
-                               .session = number};
-    if (known != NONE) {
-        event.u.handle.handle = sim.shapes[known].handle;
-    } else {
-        event.u.shape.space = session->space_handle;
-        event.u.shape.group = group;
-        event.u.shape.grains = shape.grains;
-        event.u.shape.ranges = shape.ranges;
-        event.u.shape.bytes = shape.bytes;
-    }
-    world_step(&event);
-    SIM_CHECK(sim.answer.kind == ACTION_SHAPE && sim.answer.status == ST_OK);
-    if (known == NONE) {
-        shape.handle = sim.answer.handle;
-        for (known = 0; sim.shapes[known].used; known++) {
-            SIM_CHECK(sim.shapes[known].handle != shape.handle && known + 1 < SIM_SHAPES);
-        }
-        sim.shapes[known] = shape;
-    }
-    session->shapes[group] = known;
+    session->shapes[group] = op_shape_register(number, &shape);
 }
 
 static void op_drop(struct sim_session *session, uint32_t number)
@@ -185,11 +200,18 @@ static void op_cancel(uint32_t number)
 {
     uint32_t target = pick(SIM_REQUESTS);
     const struct sim_request *request = &sim.requests[target];
-    uint32_t session = request->pending == SIM_COPYING && chance(90) ? request->session : number;
-    bool hits =
-        request->pending == SIM_COPYING && request->session == session && !request->cancelled;
+    bool copying = request->pending == SIM_COPYING;
+    bool persisting = request->pending == SIM_PERSISTING;
+    uint32_t session = (copying || persisting) && chance(90) ? request->session : number;
+    bool hits = request->session == session && (persisting || (copying && !request->cancelled));
     world_step(&(struct core_event){.kind = EVENT_CANCEL, .session = session, .request = target});
-    SIM_CHECK(sim.actions.count == (hits ? 1 : 0));
+    uint32_t cancels = 0;
+    for (uint32_t i = 0; i < sim.actions.count; i++) {
+        cancels += sim.actions.items[i].kind == ACTION_CANCEL_COPY ? 1 : 0;
+    }
+    SIM_CHECK(cancels == (hits && copying ? 1 : 0) && sim.answered == (hits && persisting));
+    SIM_CHECK(!sim.answered || sim.answer.status == ST_CANCELLED);
+    SIM_CHECK(sim.config->disk.segments > 0 || sim.actions.count == cancels);
     sim.stats.cancels += hits ? 1 : 0;
 }
 
@@ -296,10 +318,12 @@ static void op_pin(const struct sim_session *session, uint32_t number)
 
 static void op_quota(void)
 {
-    world_step(
-        &(struct core_event){.kind = EVENT_TENANT_QUOTA,
-                             .u.tenant_quota = {.tenant = pick(sim.config->tenants),
-                                                .bytes = chance(30) ? 0 : 8192 + pick(131072)}});
+    world_step(&(struct core_event){
+        .kind = EVENT_TENANT_QUOTA,
+        .u.tenant_quota = {
+            .tenant = pick(sim.config->tenants),
+            .bytes = chance(30) ? 0 : 8192 + pick(131072),
+            .disk_bytes = sim.config->disk.segments == 0 || chance(50) ? 0 : 8192 + pick(131072)}});
 }
 
 void op_random(void)
@@ -309,6 +333,10 @@ void op_random(void)
         uint64_t offset = sim.failed_slab;
         sim.failed_slab = UINT64_MAX;
         world_step(&(struct core_event){.kind = EVENT_SLAB_FAILED, .u.slab_failed.offset = offset});
+        return;
+    }
+    if (sim.config->disk.segments > 0 && chance(40)) {
+        disk_random();
         return;
     }
     if (chance(30)) {
@@ -341,6 +369,8 @@ void op_random(void)
         op_quota();
     } else if (what < 200 && sim.config->pins) {
         op_pin(session, number);
+    } else if (what < 220 && sim.config->disk.segments > 0) {
+        op_persist(session, number);
     } else if (what < 500) {
         op_push(session, number);
     } else if (what < 760) {

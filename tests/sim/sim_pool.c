@@ -75,7 +75,7 @@ uint32_t pool_part(uint64_t offset)
     return slab_part(class, slot);
 }
 
-static const struct sim_shape *shape_of(uint32_t handle)
+const struct sim_shape *pool_shape(uint32_t handle)
 {
     for (uint32_t i = 0; i < SIM_SHAPES; i++) {
         if (sim.shapes[i].used && sim.shapes[i].handle == handle) {
@@ -86,7 +86,7 @@ static const struct sim_shape *shape_of(uint32_t handle)
 }
 
 /* 0, 1 or 2: the least usable granule under the part. */
-static bool part_committed(uint64_t offset, uint64_t bytes, bool *failed_out)
+bool pool_committed(uint64_t offset, uint64_t bytes, bool *failed_out)
 {
     uint64_t granule = sim.config->granule_bytes;
     bool good = true;
@@ -97,12 +97,11 @@ static bool part_committed(uint64_t offset, uint64_t bytes, bool *failed_out)
     return good;
 }
 
-static void shadow_move(const struct core_copy *copy, bool push, int by)
+void pool_shadow(uint64_t offset, uint64_t bytes, bool writes, int by)
 {
-    const struct sim_shape *shape = shape_of(copy->shape);
-    uint64_t end = (copy->offset + shape->bytes + SIM_UNIT_BYTES - 1) / SIM_UNIT_BYTES;
-    for (uint64_t u = copy->offset / SIM_UNIT_BYTES; u < end; u++) {
-        if (push) {
+    uint64_t end = (offset + bytes + SIM_UNIT_BYTES - 1) / SIM_UNIT_BYTES;
+    for (uint64_t u = offset / SIM_UNIT_BYTES; u < end; u++) {
+        if (writes) {
             SIM_CHECK(sim.pool.readers[u] == 0 && sim.pool.writers[u] == (by > 0 ? 0 : 1));
             sim.pool.writers[u] = by > 0 ? 1 : 0;
         } else {
@@ -112,25 +111,76 @@ static void shadow_move(const struct core_copy *copy, bool push, int by)
     }
 }
 
+static void shadow_move(const struct core_copy *copy, bool push, int by)
+{
+    pool_shadow(copy->offset, pool_shape(copy->shape)->bytes, push, by);
+}
+
+/* The copy waits for a load: one that is under way, to where it reads. */
+static bool waits_for_load(const struct core_copy *copy)
+{
+    if (copy->load == CORE_NO_LOAD) {
+        return false;
+    }
+    SIM_CHECK(copy->load < SIM_JOBS && sim.disk.loads[copy->load].used);
+    SIM_CHECK(sim.disk.loads[copy->load].offset == copy->offset);
+    return true;
+}
+
 void pool_begin(struct sim_request *request, const struct core_action *action)
 {
     request->copy_count = action->copy_count;
     request->copies = malloc(action->copy_count * sizeof action->copies[0]);
-    SIM_CHECK(request->copies != NULL);
+    request->copy_parts = malloc(action->copy_count * sizeof(uint32_t));
+    request->copy_states = calloc(action->copy_count, 1);
+    SIM_CHECK(request->copies != NULL && request->copy_parts != NULL);
+    SIM_CHECK(request->copy_states != NULL);
     (void)memcpy(request->copies, action->copies, action->copy_count * sizeof action->copies[0]);
     for (uint32_t i = 0; i < request->copy_count; i++) {
         const struct core_copy *copy = &request->copies[i];
-        const struct sim_shape *shape = shape_of(copy->shape);
         SIM_CHECK(copy->offset % SIM_UNIT_BYTES == 0);
-        SIM_CHECK(part_committed(copy->offset, shape->bytes, &request->must_fail));
-        shadow_move(copy, request->push, 1);
         uint32_t part = pool_part(copy->offset);
+        request->copy_parts[i] = part;
+        if (waits_for_load(copy)) {
+            SIM_CHECK(!request->push);
+            request->copy_states[i] = SIM_COPY_WAITS;
+        } else {
+            SIM_CHECK(
+                pool_committed(copy->offset, pool_shape(copy->shape)->bytes, &request->must_fail));
+            shadow_move(copy, request->push, 1);
+        }
         if (!request->push) {
             SIM_CHECK(sim.part_record[part] != NONE);
             sim.records[sim.part_record[part]].readers++;
         }
     }
     sim.stats.copies += request->copy_count;
+}
+
+bool pool_waits(const struct sim_request *request)
+{
+    for (uint32_t i = 0; i < request->copy_count; i++) {
+        if (request->copy_states[i] == SIM_COPY_WAITS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void pool_load_ended(uint32_t job, bool well)
+{
+    for (uint32_t r = 0; r < SIM_REQUESTS; r++) {
+        struct sim_request *request = &sim.requests[r];
+        for (uint32_t i = 0; request->pending == SIM_COPYING && i < request->copy_count; i++) {
+            if (request->copies[i].load != job || request->copy_states[i] != SIM_COPY_WAITS) {
+                continue;
+            }
+            request->copy_states[i] = well ? SIM_COPY_BEGUN : SIM_COPY_SKIPPED;
+            if (well) {
+                shadow_move(&request->copies[i], false, 1);
+            }
+        }
+    }
 }
 
 static uint64_t content(uint32_t space, uint32_t group, uint32_t node, uint32_t cell,
@@ -144,7 +194,7 @@ static uint64_t content(uint32_t space, uint32_t group, uint32_t node, uint32_t 
 /* Writes or compares every layer, head and grain of one copy. */
 static void copy_cells(const struct sim_request *request, const struct core_copy *copy)
 {
-    const struct sim_shape *shape = shape_of(copy->shape);
+    const struct sim_shape *shape = pool_shape(copy->shape);
     const struct sim_run *run = &request->runs[copy->run];
     const struct core_ranges *r = &copy->ranges;
     SIM_CHECK(copy->run_token % GRAIN_TOKENS == 0 && copy->part_token % GRAIN_TOKENS == 0);
@@ -181,13 +231,18 @@ void pool_end(struct sim_request *request, int status)
     for (uint32_t i = 0; i < request->copy_count; i++) {
         const struct core_copy *copy = &request->copies[i];
         bool failed = false;
-        SIM_CHECK(part_committed(copy->offset, shape_of(copy->shape)->bytes, &failed));
-        uint32_t number = sim.part_record[pool_part(copy->offset)];
+        uint32_t number = sim.part_record[request->copy_parts[i]];
         SIM_CHECK(number != NONE && sim.records[number].ready == !request->push);
-        if (status == ST_OK || (!failed && chance(50))) {
-            copy_cells(request, copy);
+        if (request->copy_states[i] == SIM_COPY_BEGUN) {
+            SIM_CHECK(pool_committed(copy->offset, pool_shape(copy->shape)->bytes, &failed));
+            SIM_CHECK(pool_part(copy->offset) == request->copy_parts[i]);
+            if (status == ST_OK || (!failed && chance(50))) {
+                copy_cells(request, copy);
+            }
+            shadow_move(copy, request->push, -1);
+        } else {
+            SIM_CHECK(status != ST_OK || request->copy_states[i] == SIM_COPY_SKIPPED);
         }
-        shadow_move(copy, request->push, -1);
         if (!request->push) {
             sim.records[number].readers--;
         } else if (status == ST_OK) {
@@ -197,5 +252,10 @@ void pool_end(struct sim_request *request, int status)
         }
     }
     free(request->copies);
+    free(request->copy_parts);
+    free(request->copy_states);
     request->copies = NULL;
+    request->copy_parts = NULL;
+    request->copy_states = NULL;
+    request->copy_count = 0;
 }

@@ -126,7 +126,7 @@ static void note_part(const struct sim_request *request, uint32_t r, uint32_t bl
 static void check_push(const struct sim_request *request, const struct made *made, uint64_t evicted)
 {
     const struct core_action *answer = &sim.answer;
-    bool watermark = sim.config->high_percent < 100;
+    bool watermark = sim.config->high_percent < 100 || sim.config->disk.segments > 0;
     uint32_t status_at = 0;
     uint32_t copy_at = 0;
     for (uint32_t r = 0; r < made->count; r++) {
@@ -134,13 +134,15 @@ static void check_push(const struct sim_request *request, const struct made *mad
         for (uint32_t b = 0; b < made->runs[r].block_count; b++) {
             SIM_CHECK(status_at < answer->status_count);
             int status = (int)answer->statuses[status_at++]; /* NOLINT: a signed number */
-            uint32_t left = request->runs[r].grains - b * shape->grains;
+            uint32_t grains = request->runs[r].grains - b * shape->grains;
+            grains = grains < shape->grains ? grains : shape->grains;
             bool held = expect_held(request->space, shape,
-                                    request->runs[r].nodes + (size_t)b * shape->grains,
-                                    left < shape->grains ? left : shape->grains, made->all_keys[r]);
-            /* what was held may have gone at the step's end, down to the watermark */
-            SIM_CHECK(held == (status == ST_HELD) ||
-                      (status == ST_HELD && watermark && evicted > 0));
+                                    request->runs[r].nodes + (size_t)b * shape->grains, grains,
+                                    made->all_keys[r]);
+            /* what was held may have gone at the step's end, down to the watermark, or to a disk
+             * that cannot be read now */
+            bool gone = evicted > 0 || !sim.disk.readable;
+            SIM_CHECK(held == (status == ST_HELD) || (status == ST_HELD && watermark && gone));
             SIM_CHECK(status == ST_HELD || status == ST_OK || status == ST_NO_SPACE ||
                       (status == ST_QUOTA && sim.config->quotas));
             sim.stats.held += status == ST_HELD ? 1 : 0;
@@ -227,7 +229,16 @@ void op_complete(uint32_t number)
     static const int failures[] = {ST_MEMORY, ST_DEADLINE, ST_CANCELLED};
     struct sim_request *request = &sim.requests[number];
     int status = ST_OK;
-    if (request->must_fail) {
+    if (request->pending == SIM_PERSISTING) {
+        persist_cancel(number);
+        return;
+    }
+    if (pool_waits(request)) { /* for reads from disk: it is given up, or goes on later */
+        if (!request->cancelled && chance(80)) {
+            return;
+        }
+        status = ST_DEADLINE;
+    } else if (request->must_fail) {
         status = ST_MEMORY;
     } else if (request->cancelled && chance(70)) {
         status = ST_CANCELLED;

@@ -100,6 +100,7 @@ static void check_lookup(const struct sim_session *session, const struct core_ev
                   ? GRAIN_TOKENS - event->u.lookup.tail_tokens
                   : 0;
     SIM_CHECK(answer->hit_tokens == tokens && (answer->hit_bytes > 0) == (expected > 0));
+    SIM_CHECK(answer->hit_disk_bytes <= answer->hit_bytes);
     SIM_CHECK((answer->lease != 0) == (event->u.lookup.lease && expected > 0));
     uint32_t origin_keys = 0;
     for (uint32_t o = 0; o < answer->origin_count; o++) {
@@ -222,7 +223,8 @@ static void make_pull_run(const struct sim_session *session, struct sim_request 
 }
 
 /* Every cell of every key that is there is copied once, of every other not at all. */
-static void check_pull(const struct sim_request *request, const struct core_pull_run *runs)
+static void check_pull(const struct sim_request *request, const struct core_pull_run *runs,
+                       bool refused)
 {
     static uint8_t cells[SIM_RUNS][SIM_DEPTH_MAX][SIM_LAYERS * SIM_HEADS];
     (void)memset(cells, 0, sizeof cells);
@@ -249,6 +251,8 @@ static void check_pull(const struct sim_request *request, const struct core_pull
             bool held = model_held(request->space, &runs[r].want, node, runs[r].key_grains,
                                    sim.nodes[node].tokens, false);
             SIM_CHECK(at < sim.answer.status_count);
+            /* on disk, and it could not be read back now */
+            held = held && (!refused || sim.answer.statuses[at] != ST_MISS);
             SIM_CHECK(sim.answer.statuses[at++] == (held ? ST_OK : ST_MISS));
             sim.stats.pull_keys++;
             sim.stats.pull_missed += held ? 0 : 1;
@@ -289,6 +293,7 @@ void op_pull(struct sim_session *session, uint32_t number)
         request->release_lease = id;
     }
     request->pending = SIM_ASKED;
+    uint64_t refused = sim.core->counters.load_refused;
     world_step(&(struct core_event){.kind = EVENT_PULL,
                                     .session = number,
                                     .request = slot,
@@ -304,5 +309,5 @@ void op_pull(struct sim_session *session, uint32_t number)
         return;
     }
     SIM_CHECK(sim.answer.status == ST_OK);
-    check_pull(request, runs);
+    check_pull(request, runs, sim.core->counters.load_refused > refused);
 }

@@ -15,17 +15,11 @@ bool chance(uint32_t percent)
     return pick(100) < percent;
 }
 
-void world_open(const struct sim_config *config, uint64_t seed)
+/* An empty core, and an empty pool beside it. */
+void world_core(void)
 {
-    struct sim_stats stats = sim.stats;
-    uint64_t check_every = sim.check_every;
-    bool verbose = sim.verbose;
-    uint64_t step = sim.step;
-    sim = (struct sim){.config = config, .rng = {seed}, .failed_slab = UINT64_MAX};
-    sim.stats = stats;
-    sim.check_every = check_every;
-    sim.verbose = verbose;
-    sim.step = step;
+    const struct sim_config *config = sim.config;
+    const struct sim_disk_config *disk = &config->disk;
     struct core_limits limits = {.pool_bytes = config->pool_bytes,
                                  .granule_bytes = config->granule_bytes,
                                  .keys_max = config->keys_max,
@@ -41,7 +35,14 @@ void world_open(const struct sim_config *config, uint64_t seed)
                                  .instance_lease_bytes_max = config->lease_bytes_max,
                                  .high_percent = config->high_percent,
                                  .low_percent = config->low_percent,
-                                 .hash_seed = rng_next(&sim.rng)};
+                                 .hash_seed = sim.hash_seed,
+                                 .disk = {.segments_max = disk->segments,
+                                          .stores_max = disk->stores,
+                                          .loads_max = disk->loads,
+                                          .queue_max = disk->queue,
+                                          .store_bytes_max = disk->store_bytes,
+                                          .load_bytes_max = disk->load_bytes,
+                                          .admission = disk->admission}};
     struct error error = {0};
     SIM_CHECK(core_create(&limits, &sim.core, &error) == ST_OK);
     sim.part_record = malloc(config->parts_max * sizeof(uint32_t));
@@ -49,7 +50,25 @@ void world_open(const struct sim_config *config, uint64_t seed)
     (void)memset(sim.part_record, 0xff, config->parts_max * sizeof(uint32_t));
     (void)memset(sim.space_handles, 0xff, sizeof sim.space_handles);
     (void)memset(sim.pins, 0xff, sizeof sim.pins);
+    sim.failed_slab = UINT64_MAX;
+    sim.evicted_before = 0;
     pool_init();
+}
+
+void world_open(const struct sim_config *config, uint64_t seed)
+{
+    struct sim_stats stats = sim.stats;
+    uint64_t check_every = sim.check_every;
+    bool verbose = sim.verbose;
+    uint64_t step = sim.step;
+    sim = (struct sim){.config = config, .rng = {seed}};
+    sim.stats = stats;
+    sim.check_every = check_every;
+    sim.verbose = verbose;
+    sim.step = step;
+    sim.hash_seed = rng_next(&sim.rng);
+    world_core();
+    disk_open();
     model_build();
     sim.stats.histories++;
 }
@@ -85,6 +104,9 @@ static void on_reply(const struct core_action *action)
         lease_forget(request->release_lease);
     }
     SIM_CHECK(request->copies == NULL);
+    if (request->pending == SIM_PERSISTING) {
+        persist_reply(request, action);
+    }
     request->pending = SIM_FREE;
 }
 
@@ -166,16 +188,22 @@ static void act(const struct core_action *action)
     case ACTION_SESSION_OPENED:
     case ACTION_SPACE:
     case ACTION_SHAPE:
+    case ACTION_RESTORED:
         sim.answer = *action;
         sim.answered = true;
         break;
     case ACTION_WAIT:
-    case ACTION_RESTORED:
+        SIM_CHECK(sim.requests[action->request].pending == SIM_ASKED);
+        sim.requests[action->request].pending = SIM_PERSISTING;
+        break;
     case ACTION_STORE:
     case ACTION_LOAD:
     case ACTION_FORGET:
     case ACTION_SEGMENT_FREE:
     case ACTION_SYNC:
+        SIM_CHECK(sim.config->disk.segments > 0);
+        disk_act(action);
+        break;
     default:
         sim_fail(__FILE__, __LINE__, "a known action");
     }
@@ -189,9 +217,29 @@ static void check_totals(void)
     SIM_CHECK(gauges.slot_bytes <= gauges.slab_bytes && gauges.part_bytes <= gauges.slot_bytes);
     uint64_t part_bytes = 0;
     for (uint32_t i = 0; i < sim.record_high; i++) {
-        part_bytes += sim.records[i].used ? sim.shapes[sim.records[i].shape].bytes : 0;
+        const struct sim_record *record = &sim.records[i];
+        bool in_memory = record->used && part_has_slot(part_at(sim.core, record->part));
+        part_bytes += in_memory ? sim.shapes[record->shape].bytes : 0;
     }
     SIM_CHECK(part_bytes == gauges.part_bytes && sim.record_count == gauges.parts);
+}
+
+/* What these answers let go of may have left the core at the end of the same step. */
+static void leases_ended(void)
+{
+    for (uint32_t i = 0; i < sim.actions.count; i++) {
+        const struct core_action *action = &sim.actions.items[i];
+        uint64_t id =
+            action->kind == ACTION_REPLY ? sim.requests[action->request].release_lease : 0;
+        bool closed = action->kind == ACTION_SESSION_CLOSED;
+        uint32_t instance = closed ? sim.sessions[action->session].instance : NONE;
+        for (uint32_t n = 0; n < SIM_LEASES && (id != 0 || closed); n++) {
+            struct sim_lease *lease = &sim.leases[n];
+            lease->broken =
+                lease->broken || (id != 0 && lease->id == id) ||
+                (closed && lease->instance == instance && sim.instance_sessions[instance] == 1);
+        }
+    }
 }
 
 void world_step(const struct core_event *event)
@@ -201,13 +249,18 @@ void world_step(const struct core_event *event)
     core_step(sim.core, event, &sim.actions);
     for (uint32_t i = 0; i < sim.actions.count; i++) {
         const struct core_action *action = &sim.actions.items[i];
-        if ((action->kind == ACTION_REPLY || action->kind == ACTION_COPY) &&
-            action->session == event->session && action->request == event->request) {
+        bool answers = action->kind == ACTION_REPLY || action->kind == ACTION_COPY ||
+                       action->kind == ACTION_WAIT;
+        if (answers && action->session == event->session && action->request == event->request) {
+            if (sim.answered && sim.answer.kind == ACTION_WAIT) {
+                continue; /* a persist that needs not wait is answered at once */
+            }
             SIM_CHECK(!sim.answered);
             sim.answer = *action;
             sim.answered = true;
         }
     }
+    leases_ended();
     model_observe_evictions();
     for (uint32_t i = 0; i < sim.actions.count; i++) {
         act(&sim.actions.items[i]);
@@ -248,6 +301,10 @@ static void check_room(void)
 /* Everything of the sessions goes; what stays is cached blocks only. */
 void world_close(void)
 {
+    if (sim.config->disk.segments > 0) {
+        disk_state(sim.config->disk.segments, true, false);
+        disk_drain();
+    }
     check_room();
     for (uint32_t s = 0; s < SIM_SESSIONS; s++) {
         if (sim.sessions[s].open && !sim.sessions[s].closing) {
@@ -287,6 +344,7 @@ void world_close(void)
     SIM_CHECK(gauges.spaces == space_count && gauges.shapes == shape_count);
     core_destroy(sim.core);
     pool_finish();
+    disk_close();
     free(sim.part_record);
     for (uint32_t s = 0; s < SIM_SPACES; s++) {
         for (uint32_t n = 0; n < SIM_NODES; n++) {

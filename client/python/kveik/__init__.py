@@ -34,9 +34,9 @@ __version__: str = _ffi.string(_lib.kveik_version()).decode()
 
 __all__ = [
     "Admission", "Busy", "Cancelled", "Client", "Closed", "Completion", "Corrupt", "Deadline",
-    "Dtype", "Error", "Forked", "GRAIN_TOKENS", "Group", "Hasher", "IOFailed", "Info", "Invalid", "KEY_BYTES",
-    "Kind", "Limit", "Lost", "Memory", "MemoryFailed", "Mismatch", "Mode", "NoMemory", "NoSpace",
-    "Origin", "Permission", "Plane", "Protocol", "PullRun", "PushRun", "Quota", "Region", "Rule",
-    "Shutdown", "Status", "Stuck", "Unavailable", "UnknownId", "Unsupported", "Version", "Want",
-    "hash_tokens", "planes_of",
+    "Dtype", "Error", "Forked", "GRAIN_TOKENS", "Group", "Hasher", "IOFailed", "Info", "Invalid",
+    "KEY_BYTES", "Kind", "Limit", "Lost", "Memory", "MemoryFailed", "Mismatch", "Mode", "NoMemory",
+    "NoSpace", "Origin", "Permission", "Plane", "Protocol", "PullRun", "PushRun", "Quota", "Region",
+    "Rule", "Shutdown", "Status", "Stuck", "Unavailable", "UnknownId", "Unsupported", "Version",
+    "Want", "hash_tokens", "planes_of",
 ]

@@ -14,7 +14,7 @@
 #include "base/queue.h"
 #include "tests/lib/powerloss/powerloss.h"
 
-static const uint64_t LOG_BYTES_MAX = (uint64_t)4 << 30;
+static const uint64_t log_bytes_max = (uint64_t)4 << 30;
 
 struct file {
     struct queue link;
@@ -62,7 +62,7 @@ static struct piece piece_read(int fd, uint64_t offset, uint64_t count)
         return piece;
     }
     piece.bytes = malloc(count);
-    if (piece.bytes == NULL || log_bytes + count > LOG_BYTES_MAX) {
+    if (piece.bytes == NULL || log_bytes + count > log_bytes_max) {
         pl_fail("too many unsynced bytes");
     }
     log_bytes += count;
@@ -275,26 +275,48 @@ static void write_sectors(const struct pl_write *write, enum fate fate)
     }
 }
 
+/* A file grows in order, as the journals of most file systems have it: what was put at its end is
+ * there up to some sector, and nothing behind it. The size after it. */
+static uint64_t grow_in_order(const struct pl_write *write, enum fate fate, uint64_t size)
+{
+    if (size < write->old_size || fate == FATE_NONE) {
+        return size;
+    }
+    uint64_t count = write->after.count;
+    if (fate != FATE_ALL && count > 0) {
+        uint64_t end = (write->offset + pl_random(count + 1)) / PL_SECTOR * PL_SECTOR;
+        count = end > write->offset ? end - write->offset : 0;
+    }
+    piece_write(write->file->fd, &write->after, 0, count, write->offset);
+    uint64_t end = count == write->after.count ? write->new_size : write->offset + count;
+    return count == 0 && write->after.count > 0 ? size : end > size ? end : size;
+}
+
+/* The same, with holes: each sector by itself, and so the size. */
+static uint64_t grow_in_holes(const struct pl_write *write, enum fate fate, uint64_t size)
+{
+    write_sectors(write, fate);
+    bool sized = fate == FATE_ALL || (fate != FATE_NONE && pl_random(2) == 0);
+    return sized && write->new_size > size ? write->new_size : size;
+}
+
 static void do_some_again(struct file *file)
 {
     uint64_t size = size_of(file->fd);
     queue_foreach (link, &file->writes) {
         const struct pl_write *write = CONTAINER_OF(link, struct pl_write, link);
         enum fate fate = (enum fate)pl_random(FATE_COUNT);
-        if (fate == FATE_NONE) {
-            continue;
-        }
-        bool sized = fate == FATE_ALL || pl_random(2) == 0;
         if (write->new_size < write->old_size) {
-            if (sized) {
+            if (fate == FATE_ALL || fate == FATE_FRONT) {
                 set_size(file->fd, write->new_size);
                 size = write->new_size;
             }
-            continue;
-        }
-        write_sectors(write, fate);
-        if (sized && write->new_size > size && write->new_size > write->old_size) {
-            size = write->new_size;
+        } else if (write->new_size == write->old_size) {
+            write_sectors(write, fate);
+        } else if (pl_mode() == PL_HOLES) {
+            size = grow_in_holes(write, fate, size);
+        } else {
+            size = grow_in_order(write, fate, size);
         }
     }
     set_size(file->fd, size);

@@ -10,7 +10,7 @@
 #include "tests/lib/powerloss/hooks.h"
 #include "tests/lib/powerloss/powerloss.h"
 
-static const off_t AT_POSITION = -1; /* the kernel's word for where the descriptor is */
+static const off_t at_position = -1; /* the kernel's word for where the descriptor is */
 
 static int refuse(int errnum)
 {
@@ -60,7 +60,7 @@ static void shorten(struct call *call, struct iovec *vectors)
         return;
     }
     int count = 0;
-    for (; room > 0; count++) {
+    for (; room > 0 && count < call->count; count++) {
         vectors[count] = call->vectors[count];
         vectors[count].iov_len = vectors[count].iov_len < room ? vectors[count].iov_len : room;
         room -= vectors[count].iov_len;
@@ -80,7 +80,7 @@ static ssize_t write_logged(const struct call *call)
     off_t offset = call->offset;
     if ((how & O_APPEND) != 0 || (call->flags & RWF_APPEND) != 0) {
         offset = status.st_size;
-    } else if (offset == AT_POSITION) {
+    } else if (offset == at_position) {
         offset = lseek(call->fd, 0, SEEK_CUR);
     }
     bool may = (how & O_ACCMODE) != O_RDONLY && offset >= 0;
@@ -143,12 +143,12 @@ static void *writable(const void *memory)
 
 HOOK ssize_t write(int fd, const void *from, size_t bytes)
 {
-    return do_write((struct call){fd, ONE(writable(from), bytes), 1, AT_POSITION, 0});
+    return do_write((struct call){fd, ONE(writable(from), bytes), 1, at_position, 0});
 }
 
 HOOK ssize_t writev(int fd, const struct iovec *vectors, int count)
 {
-    return do_write((struct call){fd, vectors, count, AT_POSITION, 0});
+    return do_write((struct call){fd, vectors, count, at_position, 0});
 }
 
 HOOK ssize_t pwrite(int fd, const void *from, size_t bytes, off_t offset)
@@ -174,12 +174,12 @@ HOOK ssize_t pwritev2(int fd, const struct iovec *vectors, int count, off_t offs
 
 HOOK ssize_t read(int fd, void *to, size_t bytes)
 {
-    return do_read((struct call){fd, ONE(to, bytes), 1, AT_POSITION, 0});
+    return do_read((struct call){fd, ONE(to, bytes), 1, at_position, 0});
 }
 
 HOOK ssize_t readv(int fd, const struct iovec *vectors, int count)
 {
-    return do_read((struct call){fd, vectors, count, AT_POSITION, 0});
+    return do_read((struct call){fd, vectors, count, at_position, 0});
 }
 
 HOOK ssize_t pread(int fd, void *to, size_t bytes, off_t offset)

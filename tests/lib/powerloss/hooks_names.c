@@ -65,19 +65,25 @@ static bool wants_mode(int flags)
 
 HOOK int open(const char *path, int flags, ...)
 {
-    va_list args;
-    va_start(args, flags);
-    mode_t mode = wants_mode(flags) ? va_arg(args, mode_t) : 0;
-    va_end(args);
+    mode_t mode = 0;
+    if (wants_mode(flags)) {
+        va_list args;
+        va_start(args, flags);
+        mode = va_arg(args, mode_t);
+        va_end(args);
+    }
     return do_open(AT_FDCWD, path, flags, mode);
 }
 
 HOOK int openat(int dir_fd, const char *path, int flags, ...)
 {
-    va_list args;
-    va_start(args, flags);
-    mode_t mode = wants_mode(flags) ? va_arg(args, mode_t) : 0;
-    va_end(args);
+    mode_t mode = 0;
+    if (wants_mode(flags)) {
+        va_list args;
+        va_start(args, flags);
+        mode = va_arg(args, mode_t);
+        va_end(args);
+    }
     return do_open(dir_fd, path, flags, mode);
 }
 

@@ -25,7 +25,8 @@ enum {
 };
 
 enum pl_mode {
-    PL_RANDOM, /* what was not synced is on the disk or not, by chance */
+    PL_RANDOM, /* what was not synced is on the disk or not, by chance; files grow in order */
+    PL_HOLES,  /* files may have grown without what was written there */
     PL_DROP,   /* … is not */
     PL_KEEP,   /* … is: a crash of the process alone */
 };

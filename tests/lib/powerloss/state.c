@@ -107,15 +107,15 @@ bool pl_fd_in_tree(int fd, struct stat *status_out)
         (!S_ISREG(status_out->st_mode) && !S_ISDIR(status_out->st_mode))) {
         return false;
     }
-    char link[32];
-    char path[PATH_MAX];
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t bytes = readlink(link, path, sizeof path - 1);
+    char entry[32];
+    char target[PATH_MAX];
+    (void)snprintf(entry, sizeof entry, "/proc/self/fd/%d", fd);
+    ssize_t bytes = readlink(entry, target, sizeof target - 1);
     if (bytes <= 0) {
         return false;
     }
-    path[bytes] = '\0'; /* " (deleted)" may be at its end */
-    return pl_in_tree(path);
+    target[bytes] = '\0'; /* " (deleted)" may be at its end */
+    return pl_in_tree(target);
 }
 
 /* ---- the lock and the cut -------------------------------------------------------------------- */
@@ -183,11 +183,11 @@ static void on_signal(int number)
 static void *wait_for_signal(void *arg)
 {
     char byte = 0;
+    (void)arg;
     while (syscall(SYS_read, state.signal_fds[0], &byte, (size_t)1) != 1) {
     }
     (void)pthread_mutex_lock(&state.mutex);
     cut();
-    return arg;
 }
 
 /* ---- start and end --------------------------------------------------------------------------- */
@@ -205,13 +205,13 @@ static uint64_t number_setting(const char *name)
 static enum pl_mode mode_setting(void)
 {
     const char *text = getenv("KVEIK_POWERLOSS_MODE");
-    if (text == NULL || strcmp(text, "random") == 0) {
-        return PL_RANDOM;
+    static const char *const modes[] = {"random", "holes", "drop", "keep"};
+    for (int mode = PL_RANDOM; mode <= PL_KEEP; mode++) {
+        if (strcmp(text == NULL ? "random" : text, modes[mode]) == 0) {
+            return (enum pl_mode)mode;
+        }
     }
-    if (strcmp(text, "drop") != 0 && strcmp(text, "keep") != 0) {
-        pl_fail("KVEIK_POWERLOSS_MODE=%s: random, drop or keep", text);
-    }
-    return strcmp(text, "drop") == 0 ? PL_DROP : PL_KEEP;
+    pl_fail("KVEIK_POWERLOSS_MODE=%s: random, holes, drop or keep", text);
 }
 
 /* The tree need not be there yet; what it lies in must be. */
