@@ -77,8 +77,8 @@ static bool persist_advance(struct core *core, struct request *request, bool *wr
         uint32_t number = list_last(core, &request->parts);
         const struct part *part = part_at(core, number);
         if (!durable(core, number)) {
-            bool on_the_way =
-                part_on_disk(part) || (part->flags & (PART_WRITING | PART_QUEUED)) != 0;
+            bool on_the_way = part_on_disk(part) ||
+                              (part->flags & (PART_WRITING | PART_QUEUED | PART_QUEUE_LATER)) != 0;
             if (on_the_way) {
                 *written_out = *written_out || part_on_disk(part);
                 return false;
