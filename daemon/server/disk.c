@@ -372,6 +372,11 @@ int server_disk_init(struct server *server, const struct core_limits *limits, st
         return error_set(error, ST_IO, "event loop: no handle for the disk tier");
     }
     server->disk_handles = true;
+    /* nothing is written, and no segment freed, before all of them are known */
+    struct core_event restoring = {
+        .kind = EVENT_DISK_STATE,
+        .u.disk_state = {.segments_max = limits->disk.segments_max, .readable = true}};
+    server_step(server, &restoring, NULL);
     int status = store_open(server, limits, error);
     bool chosen = server->settings->disk_path[0] != '\0' || server->settings->disk_bytes != 0;
     if (status != ST_OK && (chosen || status == ST_VERSION || status == ST_CORRUPT)) {
