@@ -282,6 +282,12 @@ int server_disk_limits(struct server *server, struct core_disk_limits *limits, s
                              "%llu, are needed",
                              (unsigned long long)settings->disk_bytes, (unsigned long long)segment);
         }
+        if (settings->disk_path[0] != '\0') {
+            return error_set(error, ST_INVALID,
+                             "disk-path: %s has too little room for four segments of "
+                             "disk-segment-bytes: say how many bytes with disk-bytes",
+                             server->disk_path);
+        }
         log_write(server->log, LOG_LEVEL_WARN, "disk", "no disk tier: %s has too little room",
                   server->disk_path);
         return ST_OK;
@@ -379,6 +385,9 @@ int server_disk_init(struct server *server, const struct core_limits *limits, st
     server_step(server, &restoring, NULL);
     int status = store_open(server, limits, error);
     bool chosen = server->settings->disk_path[0] != '\0' || server->settings->disk_bytes != 0;
+    if (status == ST_BUSY && !chosen) {
+        return error_wrap(error, "choose another folder with disk-path, or none with disk: no");
+    }
     if (status != ST_OK && (chosen || status == ST_VERSION || status == ST_CORRUPT)) {
         return status;
     }
