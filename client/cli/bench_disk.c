@@ -19,7 +19,13 @@
 #include "client/cli/bench.h"
 #include "client/cli/cli.h"
 
-enum { PERSIST_KEYS = 4096, PERSIST_MS = 600 * 1000, WALK_DESCRIPTORS = 16, QUICK_MIB = 64 };
+enum {
+    PERSIST_KEYS = 4096,
+    PERSIST_BYTES = 256 << 20,
+    PERSIST_MS = 600 * 1000,
+    WALK_DESCRIPTORS = 16,
+    QUICK_MIB = 64
+};
 
 struct options_of_disk {
     struct cli_common common;
@@ -138,10 +144,12 @@ struct json_t *bench_disk_status(const struct bench_engine *engine, struct error
 int bench_disk_persist(struct bench_engine *engine, uint64_t key_first, uint32_t blocks,
                        struct error *error)
 {
+    uint64_t most = PERSIST_BYTES / bench_block_bytes(engine->shape);
+    uint32_t step = most < PERSIST_KEYS ? (uint32_t)most : (uint32_t)PERSIST_KEYS;
     uint8_t *keys = heap_calloc(PERSIST_KEYS, KVEIK_KEY_BYTES);
     int status = keys == NULL ? error_set(error, ST_NO_MEMORY, "no memory for keys") : ST_OK;
-    for (uint32_t at = 0; at < blocks && status == ST_OK; at += PERSIST_KEYS) {
-        uint32_t count = blocks - at < PERSIST_KEYS ? blocks - at : (uint32_t)PERSIST_KEYS;
+    for (uint32_t at = 0; at < blocks && status == ST_OK; at += step) {
+        uint32_t count = blocks - at < step ? blocks - at : step;
         for (uint32_t i = 0; i < count; i++) {
             bench_key(key_first + at + i, keys + (size_t)i * KVEIK_KEY_BYTES);
         }

@@ -14,7 +14,7 @@
 #include "base/assert.h"
 #include "client/cli/bench_disk.h"
 
-enum { OUTPUT_BYTES = 64 * 1024, PATH_BYTES = 4096, EXIT_EXEC = 127 };
+enum { OUTPUT_BYTES = 64 * 1024, PATH_BYTES = 4096, EXIT_EXEC = 127, BLOCKS_A_THREAD = 4 };
 
 /* The program beside this one; false: it is not there. */
 static bool find_program(char out[PATH_BYTES])
@@ -97,7 +97,10 @@ int bench_disk_blobs(struct bench_disk *disk, const struct bench_shape *shape, b
     (void)snprintf(block, sizeof block, "--block-bytes=%llu",
                    (unsigned long long)bench_block_bytes(shape));
     (void)snprintf(total, sizeof total, "--total-bytes=%llu", (unsigned long long)disk->bytes);
-    (void)snprintf(threads, sizeof threads, "--threads=%u", disk->depth);
+    uint64_t most = disk->bytes / bench_block_bytes(shape) / BLOCKS_A_THREAD;
+    uint64_t count = most < disk->depth ? most : disk->depth;
+    (void)snprintf(threads, sizeof threads, "--threads=%llu",
+                   (unsigned long long)(count > 0 ? count : 1));
     char *argv[] = {program, directory, block, total, threads, reuse, gc, churn ? churn_flag : NULL,
                     NULL};
     json_t *answer = run_program(argv, error);

@@ -33,13 +33,16 @@ static const struct options_table table_of_options = {
         "instances, requests and copies_in_flight (now); cpu: budget_bytes, slab_bytes "
         "(committed), slot_bytes (taken by blocks), part_bytes (payload of them), leased_bytes "
         "(twice leased counts twice), pinned_bytes, touched_bytes, huge_bytes (of them in huge "
-        "pages), locked_bytes, commit_failures; disk: state (up, degraded, none, off), path, io "
-        "(io_uring, threads) and io_why, readable, writable, last_error, bytes_max, segments and "
-        "segments_max, segment_file_bytes, catalogue_bytes, file_system_free_bytes, part_bytes, "
-        "parts, parts_on_disk_only, stores_in_flight, loads_in_flight, queued, epoch and "
-        "committed_epoch, start_ms, counters; why (instead of these, where there is none); index: "
-        "blocks, parts, keys, spaces, shapes, leases, index_bytes, index_live_bytes; counters, "
-        "ever growing: lookups, lookup_keys, "
+        "pages), locked_bytes, commit_failures, unverified (blocks found in memory at the start "
+        "and not compared with their checksum yet), file, file_system, written_back, reattached "
+        "(what the start found in that file: state (off, empty, taken), why, blocks, bytes, slabs, "
+        "slabs_dropped, dropped, verified, damaged, start_ms); disk: state (up, degraded, none, "
+        "off), path, io (io_uring, threads) and io_why, readable, writable, last_error, bytes_max, "
+        "segments and segments_max, segment_file_bytes, catalogue_bytes, file_system_free_bytes, "
+        "part_bytes, parts, parts_on_disk_only, stores_in_flight, loads_in_flight, queued, epoch "
+        "and committed_epoch, start_ms, counters; why (instead of these, where there is none); "
+        "index: blocks, parts, keys, spaces, shapes, leases, index_bytes, index_live_bytes; "
+        "counters, ever growing: lookups, lookup_keys, "
         "lookup_hit_keys, pushes, push_blocks, push_held, push_refused, push_failed, pulls, "
         "pull_keys, pull_missed_keys, evicted_space, evicted_quota, evicted_watermark, "
         "evicted_slab, pushed_bytes, pulled_bytes. Without a daemon: state (unreachable), socket, "
@@ -125,6 +128,29 @@ static void show_daemon(struct table *table, const json_t *status)
     row_count(table, "requests", number(status, NULL, "requests"), note);
 }
 
+/* What the daemon's last start found in the file of the CPU tier. */
+static void show_reattached(struct table *table, const json_t *cpu)
+{
+    const json_t *found = json_object_get(cpu, "reattached");
+    const char *state = text(found, "state");
+    char note[400];
+    if (strcmp(state, "taken") != 0 && strcmp(state, "empty") != 0) {
+        return;
+    }
+    if (strcmp(state, "empty") == 0) {
+        (void)snprintf(note, sizeof note, "blocks in %s: %s", text(cpu, "file"),
+                       text(found, "why"));
+    } else {
+        (void)snprintf(note, sizeof note,
+                       "blocks in %s; %llu verified, %llu to be, %llu damaged, %llu dropped",
+                       text(cpu, "file"), (unsigned long long)number(found, NULL, "verified"),
+                       (unsigned long long)number(cpu, NULL, "unverified"),
+                       (unsigned long long)number(found, NULL, "damaged"),
+                       (unsigned long long)number(found, NULL, "dropped"));
+    }
+    row_count(table, "  found again", number(found, NULL, "blocks"), note);
+}
+
 static void show_cpu(struct table *table, const json_t *status)
 {
     uint64_t budget = number(status, "cpu", "budget_bytes");
@@ -142,6 +168,7 @@ static void show_cpu(struct table *table, const json_t *status)
     (void)snprintf(note, sizeof note, "%.1f %% of the budget touched; %.1f %% of that huge",
                    share(touched, budget), share(huge, touched));
     row_bytes(table, "  huge pages", huge, note);
+    show_reattached(table, json_object_get(status, "cpu"));
     if (failures > 0) {
         row_count(table, "  refused", failures,
                   "times the system gave no memory: lower --cpu-bytes or raise the cgroup's limit");

@@ -49,6 +49,7 @@ static void check_loads(const struct check *check)
     const struct disk *disk = &core->disk;
     uint64_t bytes = 0;
     uint32_t count = 0;
+    uint32_t verifies = 0;
     for (uint32_t i = 0; i < disk->loads.high; i++) {
         const struct load *load = slots_at(&disk->loads, i);
         if (!load->used) {
@@ -57,15 +58,25 @@ static void check_loads(const struct check *check)
         KVEIK_ASSERT(load->part < core->parts.high && check->parts[load->part]);
         const struct part *part = part_at(core, load->part);
         KVEIK_ASSERT(part->state == PART_LOADING && part->lru_next == i);
+        KVEIK_ASSERT(part_verifying(part) == (load->segment == NONE));
         check->part_refs[load->part]++;
-        bytes += shape_at(core, part->shape)->bytes;
+        bytes += part_verifying(part) ? 0 : shape_at(core, part->shape)->bytes;
+        verifies += part_verifying(part) ? 1 : 0;
         count++;
     }
     uint32_t loading = 0;
+    uint32_t unverified = 0;
     for (uint32_t n = 0; n < core->parts.high; n++) {
-        loading += check->parts[n] && part_at(core, n)->state == PART_LOADING ? 1 : 0;
+        if (!check->parts[n]) {
+            continue;
+        }
+        const struct part *part = part_at(core, n);
+        loading += part->state == PART_LOADING ? 1 : 0;
+        KVEIK_ASSERT(!part_verifying(part) || part->state == PART_LOADING);
+        unverified += part->state == PART_UNVERIFIED || part_verifying(part) ? 1 : 0;
     }
     KVEIK_ASSERT(count == disk->loads.used && count == loading && bytes == disk->load_bytes);
+    KVEIK_ASSERT(verifies == disk->verifies && unverified == core->unverified);
 }
 
 /* The segment's list, counts and reads. */
@@ -164,12 +175,12 @@ static void check_queue(const struct check *check)
 void check_disk(const struct check *check)
 {
     const struct core *core = check->core;
+    check_loads(check);
     if (!core->disk.on) {
         KVEIK_ASSERT(core->disk.parts == 0 && core->disk.stored == 0);
         return;
     }
     check_stores(check);
-    check_loads(check);
     check_places(check);
     check_queue(check);
     uint32_t before = NONE;

@@ -23,7 +23,8 @@ static void check_slab(const struct check *check, uint32_t class_number, uint32_
     uint32_t first = number * class->slab_slots;
     uint8_t *slot_free = check_alloc(class->slab_slots, 1);
     uint32_t free_count = free_slots(class, slab, first, slot_free);
-    KVEIK_ASSERT(slab->committed && slab->used + free_count == class->slab_slots);
+    KVEIK_ASSERT(slab->committed && !slab->restoring);
+    KVEIK_ASSERT(slab->used + free_count == class->slab_slots);
     KVEIK_ASSERT(!slab->broken || slab->used > 0);
     for (uint32_t i = 0; i < class->slab_slots; i++) {
         if (slot_free[i]) {
@@ -155,7 +156,7 @@ void check_lru(const struct check *check)
             const struct part *part = part_at(core, n);
             KVEIK_ASSERT(n < core->parts.high && check->parts[n] && part->shape == s);
             KVEIK_ASSERT((part->flags & PART_IN_LRU) != 0 && part->lru_prev == before);
-            KVEIK_ASSERT(part->state == PART_READY);
+            KVEIK_ASSERT(part_resident(part));
             KVEIK_ASSERT(part->tick > tick && part->tick <= core->tick);
             count++;
             KVEIK_ASSERT(count <= shape->idle_parts);
@@ -175,8 +176,8 @@ void check_lru(const struct check *check)
         if (!check->parts[n]) {
             continue;
         }
-        bool can_go = (part->state == PART_READY || part->state == PART_STORED) &&
-                      part->refs == 0 && (part->flags & PART_PINNED) == 0;
+        bool can_go = (part_resident(part) || part->state == PART_STORED) && part->refs == 0 &&
+                      (part->flags & PART_PINNED) == 0;
         KVEIK_ASSERT(((part->flags & PART_IN_LRU) != 0) == can_go);
         idle -= can_go ? 1 : 0;
     }

@@ -45,7 +45,7 @@ static int actions_init(struct core *core)
     uint64_t most = ACTIONS_MAX + (uint64_t)core->limits.requests_max + core->limits.shapes_max +
                     2 * (core->limits.pool_bytes / core->limits.granule_bytes) +
                     2 * (uint64_t)core->limits.disk.stores_max + core->limits.disk.loads_max +
-                    core->limits.disk.segments_max;
+                    core->limits.verifies_max + core->limits.disk.segments_max;
     struct vm_array *actions = &core->scratch.actions;
     int status = vm_array_init(actions, sizeof(struct core_action), most);
     return status != ST_OK ? status : vm_array_commit(actions, most);
@@ -105,6 +105,9 @@ static int core_init(struct core *core, const struct core_limits *limits)
     status = status != ST_OK ? status : lru_init(core);
     status = status != ST_OK ? status : actions_init(core);
     status = status != ST_OK ? status : disk_init(core);
+    if (status == ST_OK && limits->verifies_max > 0) {
+        status = vm_array_init(&core->seals, sizeof(uint64_t), limits->parts_max);
+    }
     return status != ST_OK ? status : scratch_init(&core->scratch);
 }
 
@@ -140,11 +143,17 @@ void core_destroy(struct core *core)
     for (size_t i = 0; i < ARRAY_COUNT(pools); i++) {
         slots_finish(pools[i]);
     }
-    struct vm_array *arrays[] = {&core->sessions,         &core->requests,
-                                 &core->tenants,          &core->scratch.copies,
-                                 &core->scratch.statuses, &core->scratch.actions,
-                                 &core->scratch.hits,     &core->scratch.ends,
-                                 &core->scratch.hashes,   &core->ages};
+    struct vm_array *arrays[] = {&core->sessions,
+                                 &core->requests,
+                                 &core->tenants,
+                                 &core->scratch.copies,
+                                 &core->scratch.statuses,
+                                 &core->scratch.actions,
+                                 &core->scratch.hits,
+                                 &core->scratch.ends,
+                                 &core->scratch.hashes,
+                                 &core->ages,
+                                 &core->seals};
     for (size_t i = 0; i < ARRAY_COUNT(arrays); i++) {
         vm_array_finish(arrays[i]);
     }
@@ -231,6 +240,9 @@ void core_step(struct core *core, const struct core_event *event, struct core_ac
         [EVENT_COMMITTED] = step_committed,
         [EVENT_SEGMENT_LOST] = step_segment_lost,
         [EVENT_DISK_STATE] = step_disk_state,
+        [EVENT_RESTORE_SLAB] = step_restore_slab,
+        [EVENT_RESTORE_END] = step_restore_end,
+        [EVENT_VERIFY] = step_verify,
     };
     KVEIK_CHECK_OBJ(core, CORE_MAGIC);
     KVEIK_ASSERT((size_t)event->kind < ARRAY_COUNT(steps));
@@ -298,6 +310,8 @@ void core_gauges(const struct core *core, struct core_gauges *gauges_out)
         .stores = core->disk.stores.used,
         .loads = core->disk.loads.used,
         .queued = core->disk.queue_count,
+        .unverified = core->unverified,
+        .verifies = core->disk.verifies,
         .index_bytes = index_committed(core),
         .index_live_bytes =
             core->keys.taken * (KEY_BYTES + sizeof(uint32_t)) + buckets * sizeof(struct bucket) +

@@ -75,6 +75,7 @@ struct core_limits {
     uint32_t high_percent; /* eviction begins above this share of pool_bytes in parts … */
     uint32_t low_percent;  /* … and goes down to this; 100, 100: only when space is asked for */
     uint64_t hash_seed;    /* random: keys come from clients */
+    uint32_t verifies_max; /* parts found in memory that are verified at once; 0: none are taken */
     struct core_disk_limits disk;
 };
 
@@ -112,12 +113,16 @@ enum core_event_kind {
     EVENT_SHAPE_DROP, /* u.handle: … and no longer; answered ACTION_SHAPE */
     EVENT_SPACE_DROP, /* u.handle: … a space no longer; answered ACTION_SPACE */
     EVENT_PERSIST,    /* answered when the named blocks are durable; ACTION_WAIT until then */
-    EVENT_RESTORE,    /* a part found on disk at start; answered ACTION_RESTORED */
+    EVENT_RESTORE,    /* a part found on disk, or in memory, at start; answered ACTION_RESTORED */
     EVENT_STORE_DONE,
     EVENT_LOAD_DONE,
     EVENT_COMMITTED,
     EVENT_SEGMENT_LOST,
     EVENT_DISK_STATE,
+    EVENT_RESTORE_SLAB, /* a slab that a planned restart kept; before all else, answered
+                           ACTION_RESTORED with what memory it is */
+    EVENT_RESTORE_END,  /* no slab and no part in memory comes any more: what is in none is free */
+    EVENT_VERIFY,       /* begin to verify so many parts that were found in memory */
 };
 
 struct core_push_run {
@@ -238,9 +243,22 @@ struct core_event {
             const uint8_t *parent; /* may be NULL */
             const uint8_t *origin;
             uint32_t origin_bytes;
+            bool in_memory; /* at `offset`, in a restored slab; else on disk at `place`. A part that
+                               was found on disk before is in memory, too, then */
+            uint64_t offset;
             struct core_place place;
             uint64_t seal;
         } restore;
+        struct {
+            uint64_t slot_bytes;
+            uint64_t offset;
+        } restore_slab;
+        struct {
+            bool forget; /* what was found in memory is not to be believed after all */
+        } restore_end;
+        struct {
+            uint32_t count;
+        } verify;
         struct {
             uint32_t store;
             int status; /* OK: it can be read from `place` */
@@ -250,7 +268,8 @@ struct core_event {
         } store_done;
         struct {
             uint32_t load;
-            int status; /* OK; CORRUPT, IO: the part is given up; else it stays on disk */
+            int status; /* OK; CORRUPT, IO: the part is given up; else it stays on disk. Verified in
+                           place: OK; CORRUPT: its memory is given up; else it is verified later */
         } load_done;
         struct {
             uint32_t epoch;
@@ -285,7 +304,7 @@ enum core_action_kind {
     ACTION_WAIT,           /* the request (persist) waits; statuses are its keys' so far */
     ACTION_RESTORED,       /* status: OK, or why the entry is not wanted */
     ACTION_STORE,          /* write or move a part, then send EVENT_STORE_DONE */
-    ACTION_LOAD,           /* read a part, then send EVENT_LOAD_DONE */
+    ACTION_LOAD,           /* read a part, or verify it in place, then send EVENT_LOAD_DONE */
     ACTION_FORGET,         /* the part at `place` is not wanted any more */
     ACTION_SEGMENT_FREE,   /* handle: the segment; nothing in it is wanted or in use */
     ACTION_SYNC,           /* someone waits for what was written: commit soon */
@@ -334,6 +353,8 @@ struct core_action {
     uint64_t bytes;
     uint32_t job;                     /* store, load: its number */
     struct core_place place;          /* load, forget; store: when it is moved */
+    bool verify;                      /* load: its bytes lie at `offset` already, and have `seal` if
+                                         they are good; no disk is involved */
     uint64_t seal;                    /* load; store: when it is moved */
     const struct core_stored *stored; /* store; handle is the shape */
     const uint8_t *key;               /* load: the last of the part's block, for logs */
@@ -384,6 +405,7 @@ struct core_actions {
     X(store_dropped, "parts not written: too many were waiting, or they left before their turn")   \
     X(store_quota, "parts not written: the tenant's disk quota is used up")                        \
     X(store_failed, "parts whose write failed")                                                    \
+    X(persist_busy, "keys not persisted: too much waited for the disk")                            \
     X(moved, "parts moved out of a segment before it was freed")                                   \
     X(reclaimed_segments, "segments freed to make room")                                           \
     X(reclaimed_parts, "parts that went with their segment")                                       \
@@ -393,7 +415,10 @@ struct core_actions {
     X(load_corrupt, "parts given up: their bytes did not fit their checksum")                      \
     X(load_failed, "parts given up or not read: the disk failed")                                  \
     X(load_refused, "keys missed: no space or no place to read them to")                           \
-    X(restored, "parts found on disk at start")
+    X(restored, "parts found on disk at start")                                                    \
+    X(reattached, "parts found in memory at start")                                                \
+    X(verified, "of these, found to have their checksum")                                          \
+    X(verify_corrupt, "of these, given up: their bytes did not fit their checksum")
 
 struct core_counters {
 #define X(name, help) uint64_t name;
@@ -423,6 +448,8 @@ struct core_gauges {
     uint32_t stores;           /* in flight */
     uint32_t loads;            /* in flight */
     uint32_t queued;           /* waiting to be written */
+    uint32_t unverified;       /* found in memory at start and not verified yet */
+    uint32_t verifies;         /* of the loads: in place */
     uint64_t index_bytes;      /* memory committed for the index */
     uint64_t index_live_bytes; /* of it in use: keys, blocks, parts, table, slots */
 };
@@ -451,6 +478,41 @@ void core_gauges(const struct core *core, struct core_gauges *gauges_out);
 
 /* false: no such tenant yet. */
 bool core_tenant(const struct core *core, uint32_t tenant, struct core_tenant *tenant_out);
+
+/* ---- what a planned restart keeps: pointers are valid during the call ---- */
+
+struct core_kept_slab {
+    uint64_t slot_bytes;
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+struct core_kept_part {
+    uint32_t shape;
+    uint32_t space;
+    const uint8_t *keys;
+    uint32_t key_count;
+    uint32_t grains;
+    uint32_t tail_tokens;
+    const uint8_t *parent; /* NULL: not kept */
+    const uint8_t *origin;
+    uint32_t origin_bytes;
+    uint64_t offset;
+    uint64_t bytes;
+    bool sealed; /* `seal` is known: the part is on disk, or is unverified still */
+    uint64_t seal;
+};
+
+/* Return false to end the walk, with ST_CANCELLED. */
+typedef bool (*core_slab_cb)(void *ctx, const struct core_kept_slab *slab);
+typedef bool (*core_part_cb)(void *ctx, const struct core_kept_part *part);
+
+/* Slabs with parts in them, by ascending offset. ST_OK, ST_CANCELLED. */
+int core_each_slab(const struct core *core, core_slab_cb visit, void *ctx);
+
+/* Parts whose bytes are all in memory, by their last use, oldest first; pinned ones come last.
+ * ST_OK, ST_CANCELLED, ST_NO_MEMORY. */
+int core_each_part(const struct core *core, core_part_cb visit, void *ctx);
 
 /* What a part of so many bytes takes in the pool: no other part lies in these. */
 uint64_t core_room_bytes(uint64_t part_bytes);

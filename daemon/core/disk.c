@@ -1,6 +1,4 @@
 /* Where parts lie on disk: segments and the lists of what is in them. */
-#include <string.h>
-
 #include "daemon/core/state.h"
 
 enum {
@@ -43,8 +41,11 @@ int disk_init(struct core *core)
     disk->stored_new = NONE;
     disk->persisting = NONE;
     disk->on = disk->limits.segments_max > 0;
+    if (core->limits.verifies_max > LOADS_LIMIT) {
+        return ST_INVALID;
+    }
     if (!disk->on) {
-        return ST_OK;
+        return slots_init(&disk->loads, sizeof(struct load), core->limits.verifies_max + 1);
     }
     disk->readable = true;
     disk->writable = true;
@@ -63,9 +64,9 @@ int disk_init(struct core *core)
         {&disk->described, sizeof(struct core_stored), disk->limits.stores_max, true},
     };
     int status = slots_init(&disk->stores, sizeof(struct store), disk->limits.stores_max);
-    status = status != ST_OK
-                 ? status
-                 : slots_init(&disk->loads, sizeof(struct load), disk->limits.loads_max);
+    status = status != ST_OK ? status
+                             : slots_init(&disk->loads, sizeof(struct load),
+                                          disk->limits.loads_max + core->limits.verifies_max);
     for (size_t i = 0; status == ST_OK && i < ARRAY_COUNT(arrays); i++) {
         status = vm_array_init(arrays[i].array, arrays[i].bytes, arrays[i].count);
         if (status == ST_OK && arrays[i].all) {
@@ -207,111 +208,4 @@ void step_disk_state(struct core *core, const struct core_event *event)
     core->disk.full = false;
     core->disk.readable = event->u.disk_state.readable;
     core->disk.writable = event->u.disk_state.writable;
-}
-
-/* ---- at start -------------------------------------------------------------------------------- */
-
-static const char *restore_refusal(const struct core *core, const struct core_event *event)
-{
-    uint32_t number = event->u.restore.shape;
-    uint32_t keys = event->u.restore.key_count;
-    uint32_t grains = event->u.restore.grains;
-    if (number >= core->shapes.high || !shape_at(core, number)->used) {
-        return "no such shape";
-    }
-    if (grains == 0 || grains > shape_at(core, number)->grains || (keys != 1 && keys != grains)) {
-        return "keys must be of every grain, or of the last, of 1 to the shape's grains";
-    }
-    if (event->u.restore.tail_tokens == 0 || event->u.restore.tail_tokens > GRAIN_TOKENS) {
-        return "the last grain has 1 to 16 tokens";
-    }
-    if (event->u.restore.place.segment >= core->disk.limits.segments_max ||
-        event->u.restore.origin_bytes > CORE_INSTANCE_MAX) {
-        return "segment or origin out of bounds";
-    }
-    uint8_t state = segment_at(core, event->u.restore.place.segment)->state;
-    if (state != SEGMENT_FREE && state != SEGMENT_IN_USE) {
-        return "the segment is being freed";
-    }
-    return NULL;
-}
-
-static uint32_t restore_origin(struct core *core, const struct core_event *event, uint32_t tenant)
-{
-    const uint8_t *id =
-        event->u.restore.origin_bytes > 0 ? event->u.restore.origin : (const uint8_t *)"";
-    for (uint32_t n = 0; n < core->origins.high; n++) {
-        struct origin *origin = origin_at(core, n);
-        if (origin->refs > 0 && origin->tenant == tenant &&
-            origin->id_bytes == event->u.restore.origin_bytes &&
-            memcmp(origin->id, id, origin->id_bytes) == 0) {
-            origin->refs++;
-            return n;
-        }
-    }
-    return origin_take(core, id, event->u.restore.origin_bytes, tenant);
-}
-
-/* The part, or NONE: a limit is reached, or it is there already. */
-static uint32_t restore_part(struct core *core, const struct core_event *event)
-{
-    const struct shape *shape = shape_at(core, event->u.restore.shape);
-    uint32_t keys = event->u.restore.key_count;
-    struct block like = {.grains_less_one = (uint8_t)(event->u.restore.grains - 1),
-                         .keys_less_one = (uint8_t)(keys - 1),
-                         .tail_tokens = (uint8_t)event->u.restore.tail_tokens};
-    struct asked asked = {.key = event->u.restore.keys + (size_t)(keys - 1) * CORE_KEY_BYTES,
-                          .space = shape->space};
-    asked.hash = core_hash(core, asked.space, asked.key);
-    uint32_t block = find_block(core, &asked, &like);
-    for (uint32_t n = block == NONE ? NONE : block_at(core, block)->parts; n != NONE;
-         n = part_at(core, n)->next) {
-        if (part_at(core, n)->shape == event->u.restore.shape) {
-            return NONE;
-        }
-    }
-    if (core->parts.used >= core->limits.parts_max ||
-        (block == NONE && !keys_room(&core->keys, keys))) {
-        return NONE;
-    }
-    if (block == NONE) {
-        block = block_create(core, shape->space, event->u.restore.keys, keys,
-                             event->u.restore.grains, event->u.restore.tail_tokens);
-    }
-    if (block == NONE) {
-        return NONE;
-    }
-    uint32_t origin = restore_origin(core, event, space_at(core, shape->space)->tenant);
-    uint32_t part =
-        origin == NONE ? NONE : part_restore(core, block, event->u.restore.shape, origin);
-    if (origin != NONE) {
-        origin_give(core, origin); /* the part has its own reference */
-    }
-    if (part == NONE) {
-        if (block_at(core, block)->parts == NONE) {
-            block_drop(core, block);
-        }
-        return NONE;
-    }
-    block_parent_set(core, block, event->u.restore.parent);
-    return part;
-}
-
-void step_restore(struct core *core, const struct core_event *event)
-{
-    struct core_action *action = action_add(core, ACTION_RESTORED);
-    action->status = ST_INVALID;
-    action->text = core->disk.on ? restore_refusal(core, event) : "there is no disk tier";
-    if (action->text != NULL) {
-        return;
-    }
-    uint32_t part = restore_part(core, event);
-    if (part == NONE) {
-        action->status = ST_LIMIT;
-        action->text = "it is there already, or a limit is reached";
-        return;
-    }
-    disk_attach(core, part, event->u.restore.place, event->u.restore.seal, core->disk.committed);
-    core->counters.restored++;
-    action->status = ST_OK;
 }

@@ -13,7 +13,7 @@ enum {
 void evict(struct core *core, uint32_t victim, uint64_t *counter)
 {
     struct part *part = part_at(core, victim);
-    KVEIK_ASSERT(part->state == PART_READY && part->refs == 0);
+    KVEIK_ASSERT(part_resident(part) && part->refs == 0);
     if (!part_on_disk(part)) {
         part_drop(core, victim);
         (*counter)++;
@@ -23,6 +23,7 @@ void evict(struct core *core, uint32_t victim, uint64_t *counter)
     KVEIK_ASSERT(!pinned);
     lru_leave(core, victim);
     part_slot_give(core, victim);
+    core->unverified -= part->state == PART_UNVERIFIED ? 1 : 0;
     part->state = PART_STORED;
     core->disk.stored++;
     core->counters.demoted++;
@@ -214,8 +215,8 @@ void evict_unused_classes(struct core *core)
 {
     for (uint32_t i = 0; i < CORE_CLASSES_MAX; i++) {
         const struct slab_class *class = &core->slabs.classes[i];
-        while (class->slot_bytes != 0 && class->shapes == 0) {
-            KVEIK_ASSERT(class->used_slots == 0 && class->empty_head != NONE);
+        while (class->slot_bytes != 0 && class->shapes == 0 && class->empty_head != NONE) {
+            KVEIK_ASSERT(class->used_slots == 0);
             give_slab_back(core, i, class->empty_head); /* the last one takes the class along */
         }
     }

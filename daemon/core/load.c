@@ -1,15 +1,25 @@
-/* Reading back: STORED parts into slots of the CPU tier. One read a part, whoever wants it. */
+/* Reading back: STORED parts into slots of the CPU tier. One read a part, whoever wants it. What is
+ * UNVERIFIED is verified in place instead: verify.c. */
 #include "daemon/core/state.h"
 
-enum { SEAL_SHIFT = 16 };
+static bool loads_full(const struct disk *disk)
+{
+    return disk->loads.used - disk->verifies >= disk->limits.loads_max;
+}
 
 bool load_begin(struct core *core, uint32_t number)
 {
     struct disk *disk = &core->disk;
     struct part *part = part_at(core, number);
+    if (part->state == PART_UNVERIFIED) {
+        bool begun = verify_begin(core, number);
+        load_wanted(core, number);
+        core->counters.load_refused += begun ? 0 : 1;
+        return begun;
+    }
     KVEIK_ASSERT(part->state == PART_STORED && part->refs > 0 && part_on_disk(part));
     uint32_t slot = NONE;
-    uint32_t job = slots_take(&disk->loads);
+    uint32_t job = loads_full(disk) ? (uint32_t)NONE : slots_take(&disk->loads);
     if (job == NONE || space_make(core, part->shape, &slot) != ST_OK) {
         if (job != NONE) {
             slots_give(&disk->loads, job);
@@ -32,7 +42,7 @@ bool load_begin(struct core *core, uint32_t number)
     action->bytes = shape->bytes;
     action->offset = slabs_offset(&core->slabs, shape->class, slot);
     action->place = (struct core_place){.segment = disk_segment(at), .offset = at->offset};
-    action->seal = at->seal_segment >> SEAL_SHIFT;
+    action->seal = disk_seal(at);
     const struct block *block = block_at(core, part->block);
     action->key = keys_at(&core->keys, block->keys + block->keys_less_one);
     return true;
@@ -41,14 +51,17 @@ bool load_begin(struct core *core, uint32_t number)
 void load_ahead(struct core *core, const uint32_t *parts, uint32_t count)
 {
     const struct disk *disk = &core->disk;
-    for (uint32_t i = 0; i < count && disk->stored > 0; i++) {
+    for (uint32_t i = 0; i < count && (disk->stored > 0 || core->unverified > 0); i++) {
         const struct part *part = part_at(core, parts[i]);
+        if (part->state == PART_UNVERIFIED && disk->verifies < core->limits.verifies_max) {
+            (void)load_begin(core, parts[i]);
+        }
         if (part->state != PART_STORED) {
             continue;
         }
         uint64_t bytes = shape_at(core, part->shape)->bytes;
-        if (disk->load_bytes + bytes > disk->limits.load_bytes_max ||
-            disk->loads.used >= disk->limits.loads_max || !load_begin(core, parts[i])) {
+        if (disk->load_bytes + bytes > disk->limits.load_bytes_max || loads_full(disk) ||
+            !load_begin(core, parts[i])) {
             return;
         }
         core->counters.load_ahead++;
@@ -84,6 +97,10 @@ void step_load_done(struct core *core, const struct core_event *event)
     KVEIK_ASSERT(load.used);
     ((struct load *)slots_at(&disk->loads, slot))->used = false;
     slots_give(&disk->loads, slot);
+    if (load.segment == NONE) {
+        verify_done(core, &load, event->u.load_done.status);
+        return;
+    }
     struct part *part = part_at(core, load.part);
     uint64_t bytes = shape_at(core, part->shape)->bytes;
     KVEIK_ASSERT(part->state == PART_LOADING && part->lru_next == slot);

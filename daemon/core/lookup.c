@@ -416,7 +416,8 @@ static void answer(const struct probe *probe, const struct core_event *event, ui
         store_used(core, hits[i]);
         const struct part *part = part_at(core, hits[i]);
         bytes += shape_at(core, part->shape)->bytes;
-        disk_bytes += part->state != PART_READY ? shape_at(core, part->shape)->bytes : 0;
+        bool in_memory = part_resident(part) || part_verifying(part);
+        disk_bytes += in_memory ? 0 : shape_at(core, part->shape)->bytes;
     }
     int status = ST_OK;
     if (event->u.lookup.lease && count > 0) {

@@ -9,6 +9,8 @@
  */
 #include "daemon/core/state.h"
 
+enum { RETURN_STEPS_MAX = 64 }; /* neighbours asked for a part's place in its list */
+
 int lru_init(struct core *core)
 {
     core->age_leaves = 1;
@@ -50,7 +52,7 @@ void lru_enter(struct core *core, uint32_t number)
     struct part *part = part_at(core, number);
     struct shape *shape = shape_at(core, part->shape);
     KVEIK_ASSERT((part->flags & (PART_IN_LRU | PART_PINNED)) == 0);
-    KVEIK_ASSERT(part->refs == 0 && part->state == PART_READY);
+    KVEIK_ASSERT(part->refs == 0 && part_resident(part));
     part->tick = ++core->tick;
     part->flags |= PART_IN_LRU;
     part->lru_prev = shape->lru_new;
@@ -65,6 +67,63 @@ void lru_enter(struct core *core, uint32_t number)
     shape->lru_new = number;
     if (((const uint64_t *)core->ages.base)[core->age_leaves + part->shape] == 0) {
         age_set(core, part->shape, UINT64_MAX - part->tick);
+    }
+}
+
+/* The part of the list to look for a place from: `after`, or who was before it when it is away for
+ * the same reason; NONE: not told. */
+static uint32_t place_near(const struct core *core, uint32_t after, uint32_t shape, uint64_t tick)
+{
+    for (uint32_t i = 0; after != NONE && i < RETURN_STEPS_MAX; i++) {
+        const struct part *part = part_at(core, after);
+        if (part_verifying(part)) {
+            const struct load *load = slots_at(&core->disk.loads, part->lru_next);
+            after = load->after;
+            continue;
+        }
+        bool there = part_resident(part) && (part->flags & PART_IN_LRU) != 0 &&
+                     part->shape == shape && part->tick < tick;
+        return there ? after : (uint32_t)NONE;
+    }
+    return after == NONE ? shape_at(core, shape)->lru_old : (uint32_t)NONE;
+}
+
+/* The part that one of this tick goes behind; NONE: not told. */
+static uint32_t place_behind(const struct core *core, uint32_t after, uint32_t shape, uint64_t tick)
+{
+    after = place_near(core, after, shape, tick);
+    for (uint32_t i = 0; after != NONE && i < RETURN_STEPS_MAX; i++) {
+        uint32_t next = part_at(core, after)->lru_next;
+        if (next == NONE || part_at(core, next)->tick > tick) {
+            return after;
+        }
+        after = next;
+    }
+    return NONE;
+}
+
+void lru_return(struct core *core, uint32_t number, uint32_t after, uint64_t tick)
+{
+    struct part *part = part_at(core, number);
+    struct shape *shape = shape_at(core, part->shape);
+    KVEIK_ASSERT(part->refs == 0 && part_resident(part));
+    uint32_t old = shape->lru_old;
+    bool oldest = old == NONE || part_at(core, old)->tick > tick;
+    after = oldest ? NONE : place_behind(core, after, part->shape, tick);
+    if (!oldest && after == NONE) {
+        lru_enter(core, number);
+        return;
+    }
+    uint32_t next = oldest ? old : part_at(core, after)->lru_next;
+    part->tick = tick;
+    part->flags |= PART_IN_LRU;
+    part->lru_prev = after;
+    part->lru_next = next;
+    shape->idle_parts++;
+    *(oldest ? &shape->lru_old : &part_at(core, after)->lru_next) = number;
+    *(next == NONE ? &shape->lru_new : &part_at(core, next)->lru_prev) = number;
+    if (oldest) { /* the tree takes a leaf that is too old, but none that is too young */
+        age_set(core, part->shape, UINT64_MAX - tick);
     }
 }
 
@@ -91,6 +150,7 @@ void part_touch(struct core *core, uint32_t number)
 {
     struct part *part = part_at(core, number);
     if ((part->flags & PART_IN_LRU) == 0) {
+        load_wanted(core, number);
         return;
     }
     if (part->state == PART_STORED) {

@@ -148,6 +148,34 @@ uint32_t part_restore(struct core *core, uint32_t block, uint32_t shape, uint32_
     return number;
 }
 
+void part_found_in_memory(struct core *core, uint32_t number, uint32_t slot)
+{
+    struct part *part = part_at(core, number);
+    KVEIK_ASSERT(part->state == PART_STORED && part->refs == 0);
+    stored_leave(core, number);
+    core->disk.stored--;
+    part->state = PART_UNVERIFIED;
+    part->slot = slot;
+    core->unverified++;
+    slabs_slot_fill(&core->slabs, shape_at(core, part->shape)->class, slot, number);
+    slot_count(core, shape_at(core, part->shape), true);
+    lru_enter(core, number);
+}
+
+uint32_t part_restore_memory(struct core *core, uint32_t block, uint32_t shape, uint32_t origin,
+                             uint32_t slot)
+{
+    uint32_t number = part_make(core, block, shape, origin, PART_UNVERIFIED);
+    if (number != NONE) {
+        part_at(core, number)->slot = slot;
+        core->unverified++;
+        slabs_slot_fill(&core->slabs, shape_at(core, shape)->class, slot, number);
+        slot_count(core, shape_at(core, shape), true);
+        lru_enter(core, number);
+    }
+    return number;
+}
+
 void part_slot_take(struct core *core, uint32_t number, uint32_t slot)
 {
     struct part *part = part_at(core, number);
@@ -182,6 +210,7 @@ bool parts_hold(struct core *core, const struct cover *cover)
         uint32_t part = cover->pieces[i].part;
         ((uint32_t *)scratch->hits.base)[scratch->hit_count++] = part;
         part_ref(core, part);
+        load_wanted(core, part);
     }
     return true;
 }
@@ -217,7 +246,7 @@ static void list_leave(struct core *core, uint32_t number)
 static void list_enter(struct core *core, uint32_t number)
 {
     struct part *part = part_at(core, number);
-    if (part->state == PART_READY) {
+    if (part_resident(part)) {
         lru_enter(core, number);
     } else if (part->state == PART_STORED) {
         part->tick = ++core->tick;
@@ -308,6 +337,7 @@ void part_drop(struct core *core, uint32_t number)
     space_at(core, space)->parts--;
     shape_at(core, shape)->parts--;
     core->disk.stored -= part->state == PART_STORED ? 1 : 0;
+    core->unverified -= part->state == PART_UNVERIFIED ? 1 : 0;
     if (part_has_slot(part)) {
         part_slot_give(core, number);
     }

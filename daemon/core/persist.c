@@ -1,8 +1,12 @@
 /*
  * Persist: a request that is answered when all named blocks are durable. It refers to their parts,
  * so that they stay in memory until they are written; commits, and writes that end, move it on.
+ * What all requests refer to is bounded: with a disk that does not write, persisting must not keep
+ * others out of memory.
  */
 #include "daemon/core/state.h"
+
+enum { POOL_SHARE = 2 /* of the pool may be referred to */ };
 
 static bool durable(const struct core *core, uint32_t number)
 {
@@ -33,33 +37,56 @@ static void persist_unlink(struct core *core, const struct request *request)
     }
 }
 
+static int hold(struct core *core, struct request *request, uint32_t part)
+{
+    uint64_t bytes = part_slot_bytes(core, part_at(core, part));
+    if (core->disk.persist_bytes + bytes > core->limits.pool_bytes / POOL_SHARE) {
+        return ST_BUSY;
+    }
+    if (list_add(core, &request->parts, part) != ST_OK) {
+        return ST_NO_MEMORY;
+    }
+    core->disk.persist_bytes += bytes;
+    part_ref(core, part);
+    return ST_OK;
+}
+
+static void let_go(struct core *core, uint32_t part)
+{
+    uint64_t bytes = part_slot_bytes(core, part_at(core, part));
+    KVEIK_ASSERT(core->disk.persist_bytes >= bytes);
+    core->disk.persist_bytes -= bytes;
+    part_unref(core, part);
+}
+
 void persist_end(struct core *core, uint32_t number, int status, const char *text)
 {
     struct request *request = request_at(core, number);
     uint32_t session = request->session;
     KVEIK_ASSERT(request->state == REQUEST_PERSISTING);
     persist_unlink(core, request);
-    list_visit(core, &request->parts, part_unref);
+    list_visit(core, &request->parts, let_go);
     request_end(core, number);
     (void)reply_add(core, session, number, status, text);
 }
 
 /* Lets go of parts that are settled, the last first; true when none is left. */
-static bool persist_advance(struct core *core, struct request *request)
+static bool persist_advance(struct core *core, struct request *request, bool *written_out)
 {
     while (request->parts.count > 0) {
         uint32_t number = list_last(core, &request->parts);
         const struct part *part = part_at(core, number);
         if (!durable(core, number)) {
-            bool on_the_way =
-                part_on_disk(part) || (part->flags & (PART_WRITING | PART_QUEUED)) != 0;
+            bool on_the_way = part_on_disk(part) ||
+                              (part->flags & (PART_WRITING | PART_QUEUED | PART_QUEUE_LATER)) != 0;
             if (on_the_way) {
+                *written_out = *written_out || part_on_disk(part);
                 return false;
             }
             request->persist_failed = true;
         }
         (void)list_remove(core, &request->parts, number);
-        part_unref(core, number);
+        let_go(core, number);
     }
     return true;
 }
@@ -67,20 +94,18 @@ static bool persist_advance(struct core *core, struct request *request)
 void persist_check(struct core *core)
 {
     uint32_t number = core->disk.persisting;
-    bool waiting = false;
+    bool written = false; /* something waits for a commit alone */
     while (number != NONE) {
         struct request *request = request_at(core, number);
         uint32_t next = request->persist_next;
-        if (persist_advance(core, request)) {
+        if (persist_advance(core, request, &written)) {
             bool failed = request->persist_failed;
             persist_end(core, number, failed ? ST_IO : ST_OK,
                         failed ? "persist: some blocks could not be written to disk" : NULL);
-        } else {
-            waiting = true;
         }
         number = next;
     }
-    if (waiting) {
+    if (written) {
         (void)action_add(core, ACTION_SYNC);
     }
 }
@@ -115,10 +140,10 @@ static int persist_key(struct core *core, struct request *request, const struct 
             if (!store_queue(core, part) && !durable(core, part)) {
                 return ST_BUSY;
             }
-            if (list_add(core, &request->parts, part) != ST_OK) {
-                return ST_NO_MEMORY;
+            int status = hold(core, request, part);
+            if (status != ST_OK) {
+                return status;
             }
-            part_ref(core, part);
         }
     }
     return any ? ST_OK : ST_MISS;
@@ -153,7 +178,9 @@ void step_persist(struct core *core, const struct core_event *event)
                               .tail_tokens = i + 1 == count ? event->u.persist.tail_tokens
                                                             : (uint32_t)GRAIN_TOKENS};
         asked.hash = core_hash(core, asked.space, asked.key);
-        *statuses_at(core, i) = (int8_t)persist_key(core, request, &asked);
+        int status = persist_key(core, request, &asked);
+        core->counters.persist_busy += status == ST_BUSY ? 1 : 0;
+        *statuses_at(core, i) = (int8_t)status;
     }
     struct core_action *action = action_add(core, ACTION_WAIT);
     action->session = event->session;

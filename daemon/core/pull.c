@@ -55,13 +55,14 @@ static int piece_copy(struct core *core, struct request *request, const struct c
     return ST_OK;
 }
 
-/* What of the cover is on disk only is being read from now on; false: some of it cannot be. */
+/* What of the cover is on disk only is being read from now on, what is unverified is being
+ * verified; false: some of it cannot be. */
 static bool cover_load(struct core *core, const struct cover *cover)
 {
     bool good = true;
     bool stored = false;
     for (uint32_t p = 0; p < cover->count; p++) {
-        stored = stored || part_at(core, cover->pieces[p].part)->state == PART_STORED;
+        stored = stored || part_needs_load(part_at(core, cover->pieces[p].part));
     }
     if (!stored) {
         return true;
@@ -72,7 +73,7 @@ static bool cover_load(struct core *core, const struct cover *cover)
     }
     for (uint32_t p = 0; good && p < cover->count; p++) {
         uint32_t part = cover->pieces[p].part;
-        good = part_at(core, part)->state != PART_STORED || load_begin(core, part);
+        good = !part_needs_load(part_at(core, part)) || load_begin(core, part);
     }
     parts_let_go(core, before);
     return good;
@@ -103,6 +104,7 @@ static int pull_key(struct core *core, struct request *request, const struct cor
         if (status != ST_OK) {
             return status;
         }
+        load_wanted(core, cover.pieces[p].part);
         store_used(core, cover.pieces[p].part);
     }
     return ST_OK;

@@ -199,7 +199,7 @@ static bool settle_part(struct core *core, uint32_t number)
         discard(core, number);
         return true;
     }
-    bool in_memory = part->state == PART_READY;
+    bool in_memory = part->state == PART_READY; /* and its bytes are known to be good */
     if (disk->moves >= MOVES_MAX ||
         !store_begin(core, number, in_memory ? NONE : disk->victim, false)) {
         return false;

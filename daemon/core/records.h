@@ -14,10 +14,18 @@
  * LOADING
  *
  * A FILLING part fails only when no copy touches it any more; a LOADING one when no read does.
- * FILLING, LOADING and READY parts have a slot. Whether a part is on disk is a flag beside its
- * state: READY and LOADING parts are in memory and may be on disk, STORED ones are on disk only.
- * Writing back (PART_WRITING) is a reference like a lease: what is written is not evicted
- * meanwhile.
+ * FILLING, LOADING, READY and UNVERIFIED parts have a slot. A part that a planned restart found in
+ * memory is UNVERIFIED: as good as READY to lookups, idle or leased or evicted like it, but nobody
+ * sees its bytes before they were compared with their checksum:
+ *
+ *      (ABSENT, STORED) --found in memory--> UNVERIFIED --wanted--> LOADING --good--> READY
+ *                                                                      |
+ *                                          STORED, or FAILED <--bad----+
+ *
+ * That LOADING (PART_VERIFYING) reads memory and no disk. Whether a part is on disk is a flag
+ * beside its state: READY and LOADING parts are in memory and may be on disk, STORED ones are on
+ * disk only. Writing back (PART_WRITING) is a reference like a lease: what is written is not
+ * evicted meanwhile.
  *
  * READY parts with references (leases, copies under way) are never evicted: only parts that nobody
  * refers to and that are not pinned are in the LRU lists, one list a shape, so that the oldest part
@@ -41,7 +49,8 @@
 enum { CORE_MAGIC = 0x4b636f72 };
 
 /* X(name): part states; moves in part_move() */
-#define PART_STATE_TABLE(X) X(ABSENT) X(FILLING) X(READY) X(STORED) X(LOADING) X(FAILED)
+#define PART_STATE_TABLE(X)                                                                        \
+    X(ABSENT) X(FILLING) X(READY) X(STORED) X(LOADING) X(FAILED) X(UNVERIFIED)
 
 enum part_state {
 #define X(name) PART_##name,
@@ -53,10 +62,12 @@ enum request_state { REQUEST_NONE, REQUEST_COPYING, REQUEST_DOOMED, REQUEST_PERS
 
 enum {
     PART_PINNED = 1,
-    PART_IN_LRU = 2,  /* READY: of its shape's list; STORED: of the core's */
-    PART_ON_DISK = 4, /* disk_part_at() says where */
-    PART_WRITING = 8, /* a store is under way */
-    PART_QUEUED = 16, /* … or will be, when its turn comes */
+    PART_IN_LRU = 2,       /* READY: of its shape's list; STORED: of the core's */
+    PART_ON_DISK = 4,      /* disk_part_at() says where */
+    PART_WRITING = 8,      /* a store is under way */
+    PART_QUEUED = 16,      /* … or will be, when its turn comes */
+    PART_QUEUE_LATER = 64, /* VERIFYING: to be queued when it is found good */
+    PART_VERIFYING = 32,   /* LOADING: its bytes are in the slot and are compared with its seal */
 };
 
 struct part {
@@ -124,11 +135,14 @@ struct store {
     bool used;
 };
 
-/* A part's read under way. */
+/* A part's read under way, or its verification. */
 struct load {
     uint32_t part;
-    uint32_t segment;
+    uint32_t segment; /* NONE: verified in place */
     bool used;
+    bool wanted;    /* by someone since it began: it counts as used when it ends */
+    uint32_t after; /* verified: the part before it in its LRU list, */
+    uint64_t tick;  /* and its own tick there; 0: it was in none */
 };
 
 struct disk {
@@ -155,7 +169,9 @@ struct disk {
     uint64_t bytes;            /* payload of parts on disk */
     uint64_t store_bytes;      /* in flight */
     uint64_t leaving_bytes;    /* slots of parts that leave the CPU tier when they are written */
-    uint64_t load_bytes;
+    uint64_t persist_bytes;    /* of parts that persisting requests refer to */
+    uint64_t load_bytes;       /* without what is verified in place */
+    uint32_t verifies;         /* of the loads */
     struct slots stores;
     struct slots loads;
     struct vm_array disk_parts; /* struct disk_part by part */
@@ -331,6 +347,9 @@ struct core {
     uint64_t leased_bytes;
     uint64_t pinned_bytes;
     struct disk disk;
+    struct vm_array seals; /* uint64_t by part: of UNVERIFIED and VERIFYING ones */
+    uint32_t unverified;   /* parts that are not verified yet, or are just now */
+    uint32_t verify_next;  /* parts below it were looked at by EVENT_VERIFY */
     struct scratch scratch;
 };
 
@@ -423,6 +442,11 @@ static inline uint32_t disk_segment(const struct disk_part *part)
     return (uint32_t)(part->seal_segment & 0xffffu);
 }
 
+static inline uint64_t disk_seal(const struct disk_part *part)
+{
+    return part->seal_segment >> 16;
+}
+
 static inline bool part_on_disk(const struct part *part)
 {
     return (part->flags & PART_ON_DISK) != 0;
@@ -430,13 +454,31 @@ static inline bool part_on_disk(const struct part *part)
 
 static inline bool part_has_slot(const struct part *part)
 {
-    return part->state == PART_FILLING || part->state == PART_READY || part->state == PART_LOADING;
+    return part->state == PART_FILLING || part->state == PART_READY ||
+           part->state == PART_LOADING || part->state == PART_UNVERIFIED;
+}
+
+static inline bool part_verifying(const struct part *part)
+{
+    return (part->flags & PART_VERIFYING) != 0;
+}
+
+/* In memory, whether verified or not, and in no one's hands: it can be in its shape's LRU list. */
+static inline bool part_resident(const struct part *part)
+{
+    return part->state == PART_READY || part->state == PART_UNVERIFIED;
+}
+
+/* Whether a pull has to begin a load first. */
+static inline bool part_needs_load(const struct part *part)
+{
+    return part->state == PART_STORED || part->state == PART_UNVERIFIED;
 }
 
 /* Whether a lookup or pull may count on it. */
 static inline bool part_readable(const struct core *core, const struct part *part)
 {
-    return part->state == PART_READY ||
+    return part_resident(part) || part_verifying(part) ||
            ((part->state == PART_STORED || part->state == PART_LOADING) && core->disk.readable);
 }
 

@@ -62,7 +62,7 @@ static void class_geometry(struct slab_class *class, uint64_t slot_bytes, uint64
     class->slab_slots = (uint32_t)(slots > SLAB_SLOTS_MAX ? SLAB_SLOTS_MAX : slots);
 }
 
-static int class_init(struct slabs *slabs, struct slab_class *class, uint64_t slot_bytes)
+int slab_class_init(struct slabs *slabs, struct slab_class *class, uint64_t slot_bytes)
 {
     class_geometry(class, slot_bytes, slabs->granule_bytes);
     if (class->slab_bytes > slabs->budget_bytes) {
@@ -85,7 +85,7 @@ static int class_init(struct slabs *slabs, struct slab_class *class, uint64_t sl
                                            (uint64_t) class->slabs_max * class->slab_slots);
 }
 
-static void class_finish(struct slab_class *class)
+void slab_class_finish(struct slab_class *class)
 {
     slots_finish(&class->slabs);
     vm_array_finish(&class->parts);
@@ -112,8 +112,8 @@ uint32_t slabs_class_take(struct slabs *slabs, uint64_t part_bytes)
         return NONE;
     }
     struct slab_class *class = &slabs->classes[unused];
-    if (class_init(slabs, class, slot_bytes) != ST_OK) {
-        class_finish(class);
+    if (slab_class_init(slabs, class, slot_bytes) != ST_OK) {
+        slab_class_finish(class);
         return NONE;
     }
     class->shapes = 1;
@@ -125,14 +125,14 @@ void slabs_class_give(struct slabs *slabs, uint32_t number)
     struct slab_class *class = &slabs->classes[number];
     KVEIK_ASSERT(class->shapes > 0);
     if (--class->shapes == 0 && class->slabs.used == 0) {
-        class_finish(class);
+        slab_class_finish(class);
     }
 }
 
-/* The list that a slab belongs in; NULL: in none, it is full or broken. */
+/* The list that a slab belongs in; NULL: in none, it is full, broken or being restored. */
 static uint32_t *list_of(struct slab_class *class, const struct slab *slab)
 {
-    if (slab->broken || slab->free_head == NONE) {
+    if (slab->broken || slab->restoring || slab->free_head == NONE) {
         return NULL;
     }
     return slab->used == 0 ? &class->empty_head : &class->open_head;
@@ -170,6 +170,11 @@ static void slab_unlink(struct slabs *slabs, struct slab_class *class, uint32_t 
     if (slab->next != NONE) {
         slab_at(class, slab->next)->prev = slab->prev;
     }
+}
+
+void slab_enlist(struct slabs *slabs, struct slab_class *class, uint32_t number)
+{
+    slab_link(slabs, class, number, list_of(class, slab_at(class, number)));
 }
 
 /* After a change of `free_head` or `used`; `from` is the list that it was in. */
@@ -216,10 +221,14 @@ bool slabs_slot_give(struct slabs *slabs, uint32_t number, uint32_t slot)
     uint32_t *parts = class->parts.base;
     KVEIK_ASSERT(slab->used > 0 && class->used_slots > 0);
     uint32_t *from = list_of(class, slab);
-    parts[slot] = slab->free_head;
-    slab->free_head = slot;
     slab->used--;
     class->used_slots--;
+    if (slab->restoring) {
+        parts[slot] = NONE;
+        return false;
+    }
+    parts[slot] = slab->free_head;
+    slab->free_head = slot;
     slab_relink(slabs, class, where, from);
     return slab->used == 0;
 }
@@ -269,7 +278,7 @@ void slabs_shrink(struct slabs *slabs, uint32_t number, uint32_t where, uint64_t
     slots_give(&class->slabs, where);
     slabs->committed_bytes -= class->slab_bytes;
     if (class->shapes == 0 && class->slabs.used == 0) {
-        class_finish(class);
+        slab_class_finish(class);
     }
 }
 

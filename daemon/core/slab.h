@@ -21,7 +21,8 @@ struct slab {
     uint32_t prev;      /* list of slabs that are partly free, or empty */
     uint32_t next;
     bool committed;
-    bool broken; /* its memory could not be had: nothing is put there any more */
+    bool broken;    /* its memory could not be had: nothing is put there any more */
+    bool restoring; /* in no list; free slots are not linked yet, but hold NONE as their part */
 };
 
 struct slab_class {
@@ -90,7 +91,34 @@ bool slabs_fits(const struct slabs *slabs, uint32_t class); /* budget left for o
  * empty and can be given back at once; false when parts are in it, or no such slab is committed. */
 bool slabs_break(struct slabs *slabs, uint64_t offset, struct slab_place *place_out);
 
+/* ---- after a restart: slabs as they were, each of their parts claimed, then the end -----------
+ */
+
+/* A slab of slots of so many bytes at `offset`, as slabs_grow() once said. ST_OK; ST_MISMATCH: no
+ * such slab can be there, or one is; ST_LIMIT: over the budget; ST_NO_MEMORY. */
+int slabs_restore(struct slabs *slabs, uint64_t slot_bytes, uint64_t offset);
+
+/* The slot at an offset in a slab that is being restored, for a part of this class; it is used from
+ * now on. NONE: no such slot, or it is taken. */
+uint32_t slabs_claim(struct slabs *slabs, uint32_t number, uint64_t offset);
+
+/* The restored slab's free slots can be taken from now on. True when all are: it may be given back.
+ */
+bool slabs_restored(struct slabs *slabs, uint32_t number, uint32_t where);
+
 uint64_t slabs_offset(const struct slabs *slabs, uint32_t number, uint32_t slot);
+
+/* ---- for slab_restore.c ------------------------------------------------------------------------
+ */
+
+int slab_class_init(struct slabs *slabs, struct slab_class *class, uint64_t slot_bytes);
+void slab_class_finish(struct slab_class *class);
+
+/* Puts a slab that is in no list into the one where it belongs. */
+void slab_enlist(struct slabs *slabs, struct slab_class *class, uint32_t number);
+
+/* ---- accessors --------------------------------------------------------------------------------
+ */
 
 static inline uint32_t slab_of(const struct slab_class *class, uint32_t slot)
 {

@@ -32,6 +32,37 @@ uint32_t slots_take(struct slots *slots)
     return number;
 }
 
+/* Out of the free list. */
+static void unlink_free(struct slots *slots, uint32_t number)
+{
+    uint32_t *link = &slots->free_head;
+    while (*link != number) {
+        KVEIK_ASSERT(*link < slots->high);
+        link = slots_at(slots, *link);
+    }
+    *link = *(const uint32_t *)slots_at(slots, number);
+}
+
+int slots_take_at(struct slots *slots, uint32_t number)
+{
+    if (number < slots->high) {
+        unlink_free(slots, number);
+    } else {
+        int status = vm_array_commit(&slots->array, (uint64_t)number + 1);
+        if (status != ST_OK) {
+            return status;
+        }
+        for (uint32_t i = slots->high; i < number; i++) {
+            (void)memcpy(slots_at(slots, i), &slots->free_head, sizeof slots->free_head);
+            slots->free_head = i;
+        }
+        slots->high = number + 1;
+    }
+    (void)memset(slots_at(slots, number), 0, slots->array.item_bytes);
+    slots->used++;
+    return ST_OK;
+}
+
 void slots_give(struct slots *slots, uint32_t number)
 {
     KVEIK_ASSERT(number < slots->high && slots->used > 0);

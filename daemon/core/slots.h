@@ -24,6 +24,11 @@ void slots_finish(struct slots *slots);
 
 /* A zeroed item's number, or NONE when the limit or the memory is reached. */
 uint32_t slots_take(struct slots *slots);
+
+/* The item of this number, zeroed; it is not in use. Those below it that were never used are free
+ * from then on. ST_OK, ST_LIMIT, ST_NO_MEMORY. Quick when numbers are taken in ascending order. */
+int slots_take_at(struct slots *slots, uint32_t number);
+
 void slots_give(struct slots *slots, uint32_t number);
 
 static inline void *slots_at(const struct slots *slots, uint32_t number)

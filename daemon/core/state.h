@@ -46,6 +46,12 @@ void part_drop(struct core *core, uint32_t number);
 /* A STORED part without references: what was found at start. */
 uint32_t part_restore(struct core *core, uint32_t block, uint32_t shape, uint32_t origin);
 
+/* An UNVERIFIED part in a claimed slot, without references: what was found in memory at start. A
+ * STORED one becomes it. The seal's memory was had. */
+uint32_t part_restore_memory(struct core *core, uint32_t block, uint32_t shape, uint32_t origin,
+                             uint32_t slot);
+void part_found_in_memory(struct core *core, uint32_t number, uint32_t slot);
+
 /* Takes a slot for a STORED part, which is LOADING then; gives a part's slot back. */
 void part_slot_take(struct core *core, uint32_t number, uint32_t slot);
 void part_slot_give(struct core *core, uint32_t number);
@@ -70,6 +76,10 @@ int lru_init(struct core *core);
 /* The most recently used from now on. */
 void lru_enter(struct core *core, uint32_t number);
 void lru_leave(struct core *core, uint32_t number);
+
+/* Back to where it was, behind `after`, as if it had not been away: it keeps its tick. The newest
+ * when that place cannot be told any more. */
+void lru_return(struct core *core, uint32_t number, uint32_t after, uint64_t tick);
 
 /* Used just now; parts that are referred to or pinned are in no list: nothing happens. */
 void part_touch(struct core *core, uint32_t number);
@@ -176,9 +186,15 @@ void disk_part_lost(struct core *core, uint32_t number);
 /* Frees the segment when it is emptied and nothing reads it. */
 void segment_try_free(struct core *core, uint32_t number);
 
-void step_restore(struct core *core, const struct core_event *event);
 void step_segment_lost(struct core *core, const struct core_event *event);
 void step_disk_state(struct core *core, const struct core_event *event);
+
+/* ---- restore.c: what is found at start ---------------------------------------------------------
+ */
+
+void step_restore(struct core *core, const struct core_event *event);
+void step_restore_slab(struct core *core, const struct core_event *event);
+void step_restore_end(struct core *core, const struct core_event *event);
 
 /* ---- store.c: writing back --------------------------------------------------------------------
  */
@@ -201,14 +217,25 @@ void step_store_done(struct core *core, const struct core_event *event);
 /* ---- load.c: reading back ---------------------------------------------------------------------
  */
 
-/* Begins to read a STORED part. False: no space, or too many reads. What the caller needs must be
- * held: room is made by eviction. */
+/* Begins to read a STORED part, or to verify an UNVERIFIED one. False: no space, or too many at
+ * once. What the caller needs must be held: room is made by eviction. */
 bool load_begin(struct core *core, uint32_t number);
 
 /* Reads what a lookup found and leased on disk, from the beginning, as far as the limits go. */
 void load_ahead(struct core *core, const uint32_t *parts, uint32_t count);
 
 void step_load_done(struct core *core, const struct core_event *event);
+
+/* ---- verify.c: what is in memory since a restart -----------------------------------------------
+ */
+
+/* Someone wants the part: being verified, it counts as used when that ends. */
+void load_wanted(struct core *core, uint32_t number);
+
+/* Begins to verify an UNVERIFIED part; it keeps its place in the LRU list. False: too many. */
+bool verify_begin(struct core *core, uint32_t number);
+void verify_done(struct core *core, const struct load *load, int status);
+void step_verify(struct core *core, const struct core_event *event);
 
 /* ---- reclaim.c: freeing segments --------------------------------------------------------------
  */

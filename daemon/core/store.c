@@ -29,6 +29,13 @@ bool store_queue(struct core *core, uint32_t number)
     if (!disk->on || (part->flags & (PART_ON_DISK | PART_WRITING | PART_QUEUED)) != 0) {
         return disk->on;
     }
+    if (part->state == PART_UNVERIFIED && !verify_begin(core, number)) {
+        return false;
+    }
+    if (part_verifying(part)) { /* nothing is written before it is verified: it is queued then */
+        part->flags |= PART_QUEUE_LATER;
+        return true;
+    }
     if (disk->queue_count == disk->limits.queue_max) {
         core->counters.store_dropped++;
         return false;
@@ -96,6 +103,7 @@ bool store_begin(struct core *core, uint32_t number, uint32_t source, bool evict
     if (slot == NONE) {
         return false;
     }
+    KVEIK_ASSERT(source != NONE || part->state == PART_READY);
     struct store *store = slots_at(&disk->stores, slot);
     *store = (struct store){.sequence = ++disk->sequence,
                             .part = number,
@@ -154,6 +162,12 @@ static void write_ahead(struct core *core)
             return;
         }
         struct part *part = part_at(core, victim);
+        if (part->state == PART_UNVERIFIED && !part_on_disk(part)) {
+            if (!verify_begin(core, victim)) {
+                return;
+            }
+            continue; /* it comes back to its place, and can be written then */
+        }
         if (part_on_disk(part) || admission_of(core, part) != CORE_ADMIT_EVICTION ||
             !quota_left(core, part)) {
             evict(core, victim, &core->counters.evicted_watermark);

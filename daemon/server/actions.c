@@ -62,7 +62,11 @@ static void carry_out(struct server *server, const struct core_action *action)
         disk_store(server, action);
         break;
     case ACTION_LOAD:
-        disk_load(server, action);
+        if (action->verify) {
+            verify_load(server, action);
+        } else {
+            disk_load(server, action);
+        }
         break;
     case ACTION_FORGET:
     case ACTION_SEGMENT_FREE:

@@ -104,19 +104,38 @@ static void store_ended(struct server *server, struct server_store *store)
     server_step(server, &event, NULL);
 }
 
-static void say_damaged(struct server *server, const struct server_load *load)
+void key_text(const uint8_t *key, char out[KEY_TEXT_BYTES])
 {
-    char key[2 * CORE_KEY_BYTES + 1];
     for (uint32_t i = 0; i < CORE_KEY_BYTES; i++) {
         static const char digits[] = "0123456789abcdef";
-        key[2 * i] = digits[load->key[i] >> 4];
-        key[2 * i + 1] = digits[load->key[i] & 15];
+        out[2 * i] = digits[key[i] >> 4];
+        out[2 * i + 1] = digits[key[i] & 15];
     }
-    key[2 * CORE_KEY_BYTES] = '\0';
+    out[2 * CORE_KEY_BYTES] = '\0';
+}
+
+static void say_damaged(struct server *server, const struct server_load *load)
+{
+    char key[KEY_TEXT_BYTES];
+    key_text(load->key, key);
     const char *what = load->read.status == ST_CORRUPT ? "is damaged on disk" : "cannot be read";
     log_write(server->log, LOG_LEVEL_WARN, "disk",
               "block %s %s (segment %u, offset %llu): a miss from now on", key, what,
               load->read.place.segment, (unsigned long long)load->read.place.offset * DISK_UNIT);
+}
+
+void load_finish(struct server *server, struct server_load *load, int status)
+{
+    struct queue waits;
+    queue_init(&waits);
+    for (struct queue *item; (item = queue_pop_front(&load->waits)) != NULL;) {
+        queue_push_back(&waits, item); /* the core may use the load's number again */
+    }
+    struct core_event event = {
+        .kind = EVENT_LOAD_DONE,
+        .u.load_done = {.load = (uint32_t)(load - server->loads), .status = status}};
+    server_step(server, &event, NULL);
+    load_ended(&waits, status);
 }
 
 static void read_ended(struct server *server, struct server_load *load)
@@ -129,16 +148,7 @@ static void read_ended(struct server *server, struct server_load *load)
             (double)load->read.bytes / ((double)(clock_ns() - load->began_ns) / 1000.0 + 1.0);
         server->disk_bytes_per_us += (speed - server->disk_bytes_per_us) / 16.0;
     }
-    struct queue waits;
-    queue_init(&waits);
-    for (struct queue *item; (item = queue_pop_front(&load->waits)) != NULL;) {
-        queue_push_back(&waits, item); /* the core may use the load's number again */
-    }
-    struct core_event event = {
-        .kind = EVENT_LOAD_DONE,
-        .u.load_done = {.load = (uint32_t)(load - server->loads), .status = status}};
-    server_step(server, &event, NULL);
-    load_ended(&waits, status);
+    load_finish(server, load, status);
 }
 
 static void on_state(struct server *server, const struct disk_state *state)
@@ -272,6 +282,12 @@ int server_disk_limits(struct server *server, struct core_disk_limits *limits, s
                              "%llu, are needed",
                              (unsigned long long)settings->disk_bytes, (unsigned long long)segment);
         }
+        if (settings->disk_path[0] != '\0') {
+            return error_set(error, ST_INVALID,
+                             "disk-path: %s has too little room for four segments of "
+                             "disk-segment-bytes: say how many bytes with disk-bytes",
+                             server->disk_path);
+        }
         log_write(server->log, LOG_LEVEL_WARN, "disk", "no disk tier: %s has too little room",
                   server->disk_path);
         return ST_OK;
@@ -290,12 +306,18 @@ int server_disk_limits(struct server *server, struct core_disk_limits *limits, s
     return ST_OK;
 }
 
-static int tables_init(struct server *server)
+int server_disk_tables(struct server *server, const struct core_limits *limits)
 {
+    bool disk = limits->disk.segments_max > 0;
+    uint32_t loads = (disk ? DISK_LOADS_MAX : 0) + limits->verifies_max + 1;
+    if (!disk && limits->verifies_max == 0) {
+        return ST_OK;
+    }
     server->stores = heap_calloc(DISK_STORES_MAX, sizeof *server->stores);
-    server->loads = heap_calloc(DISK_LOADS_MAX, sizeof *server->loads);
+    server->loads = heap_calloc(loads, sizeof *server->loads);
+    server->load_count = loads;
     server->space_texts = heap_calloc(SPACES_MAX, sizeof *server->space_texts);
-    for (uint32_t i = 0; server->loads != NULL && i < DISK_LOADS_MAX; i++) {
+    for (uint32_t i = 0; server->loads != NULL && i < loads; i++) {
         queue_init(&server->loads[i].waits);
     }
     queue_init(&server->failed_stores);
@@ -350,17 +372,22 @@ int server_disk_init(struct server *server, const struct core_limits *limits, st
     if (limits->disk.segments_max == 0) {
         return ST_OK;
     }
-    if (tables_init(server) != ST_OK) {
-        return error_set(error, ST_NO_MEMORY, "out of memory for the disk tier");
-    }
     server->disk_bytes_per_us = 500.0; /* until reads were measured: a slow disk's 500 MB/s */
     if (uv_async_init(&server->loop, &server->disk_wake, on_disk_wake) != 0 ||
         uv_timer_init(&server->loop, &server->disk_timer) != 0) {
         return error_set(error, ST_IO, "event loop: no handle for the disk tier");
     }
     server->disk_handles = true;
+    /* nothing is written, and no segment freed, before all of them are known */
+    struct core_event restoring = {
+        .kind = EVENT_DISK_STATE,
+        .u.disk_state = {.segments_max = limits->disk.segments_max, .readable = true}};
+    server_step(server, &restoring, NULL);
     int status = store_open(server, limits, error);
     bool chosen = server->settings->disk_path[0] != '\0' || server->settings->disk_bytes != 0;
+    if (status == ST_BUSY && !chosen) {
+        return error_wrap(error, "choose another folder with disk-path, or none with disk: no");
+    }
     if (status != ST_OK && (chosen || status == ST_VERSION || status == ST_CORRUPT)) {
         return status;
     }

@@ -249,7 +249,7 @@ bool kind_form_decode(const uint8_t *bytes, uint32_t count, struct kind_form *ou
 
 int space_text_keep(struct server *server, uint32_t core_space, const struct kind_space *space)
 {
-    if (server->disk == NULL && server->space_texts == NULL) {
+    if (server->space_texts == NULL) { /* nothing is kept anywhere */
         return ST_OK;
     }
     KVEIK_ASSERT(core_space < SPACES_MAX);

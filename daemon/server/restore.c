@@ -52,10 +52,10 @@ static bool kinds_reserve(struct restore *restore, uint32_t kind)
     return true;
 }
 
-static bool restored(struct server *server, const struct disk_entry *entry, uint32_t shape)
+static struct core_event event_of(const struct disk_entry *entry, uint32_t shape)
 {
     const struct disk_part *part = &entry->part;
-    struct core_event event = {
+    return (struct core_event){
         .kind = EVENT_RESTORE,
         .u.restore = {.shape = shape,
                       .keys = part->keys,
@@ -67,8 +67,12 @@ static bool restored(struct server *server, const struct disk_entry *entry, uint
                       .origin_bytes = part->origin_bytes,
                       .place = {.segment = entry->place.segment, .offset = entry->place.offset},
                       .seal = entry->seal}};
+}
+
+static bool restored(struct server *server, const struct core_event *event)
+{
     struct core_action answer = {0};
-    server_step(server, &event, &answer);
+    server_step(server, event, &answer);
     return answer.status == ST_OK;
 }
 
@@ -91,6 +95,10 @@ static uint32_t shape_register(struct server *server, uint32_t session,
     uint32_t core_space = answer.handle;
     if (space_text_keep(server, core_space, space) != ST_OK) {
         return NO_HANDLE;
+    }
+    uint32_t known = server_shape_find(server, core_space, form->group, form->grains, &form->form);
+    if (known != NO_HANDLE) { /* it has parts already, found elsewhere */
+        return known;
     }
     event = (struct core_event){.kind = EVENT_SHAPE,
                                 .session = session,
@@ -115,38 +123,49 @@ static uint32_t shape_register(struct server *server, uint32_t session,
     return answer.handle;
 }
 
-/* The first part of a kind: registers what it needs. */
+bool restore_as(struct server *server, const struct kind_space *space, const struct kind_form *form,
+                struct core_event *event, uint32_t *shape_out)
+{
+    uint32_t session = server->session_free[server->session_free_count - 1];
+    struct core_event step = {.kind = EVENT_SESSION_OPEN,
+                              .session = session,
+                              .u.session_open = {.instance_id = (const uint8_t *)"kveikd",
+                                                 .instance_id_bytes = 6,
+                                                 .tenant = space->tenant}};
+    struct core_action answer = {0};
+    server_step(server, &step, &answer);
+    if (answer.status != ST_OK) {
+        return false;
+    }
+    uint32_t shape = shape_register(server, session, space, form);
+    event->u.restore.shape = shape;
+    bool good = shape != NO_HANDLE && restored(server, event);
+    if (good) {
+        *shape_out = shape;
+    }
+    step = (struct core_event){.kind = EVENT_SESSION_CLOSE, .session = session};
+    server_step(server, &step, NULL);
+    return good;
+}
+
+/* The first part of a kind. */
 static bool restore_first(struct restore *restore, const struct disk_entry *entry)
 {
     struct server *server = restore->server;
     struct kind_space space;
     struct kind_form form;
+    uint32_t shape = NO_HANDLE;
+    struct core_event event = event_of(entry, NO_HANDLE);
     if (!kind_space_decode(entry->kind.space, entry->kind.space_bytes, &space) ||
         !kind_form_decode(entry->kind.form, entry->kind.form_bytes, &form) ||
-        form.form.part_bytes != entry->bytes) {
+        form.form.part_bytes != entry->bytes ||
+        !restore_as(server, &space, &form, &event, &shape)) {
         return false;
     }
-    uint32_t session = server->session_free[server->session_free_count - 1];
-    struct core_event event = {.kind = EVENT_SESSION_OPEN,
-                               .session = session,
-                               .u.session_open = {.instance_id = (const uint8_t *)"kveikd",
-                                                  .instance_id_bytes = 6,
-                                                  .tenant = space.tenant}};
-    struct core_action answer = {0};
-    server_step(server, &event, &answer);
-    if (answer.status != ST_OK) {
-        return false;
-    }
-    uint32_t shape = shape_register(server, session, &space, &form);
-    bool good = shape != NO_HANDLE && restored(server, entry, shape);
-    if (good) {
-        server->shapes[shape].kind = entry->part.kind;
-        restore->kinds[entry->part.kind].asked = true;
-        restore->kinds[entry->part.kind].shape = shape;
-    }
-    event = (struct core_event){.kind = EVENT_SESSION_CLOSE, .session = session};
-    server_step(server, &event, NULL);
-    return good;
+    server->shapes[shape].kind = entry->part.kind;
+    restore->kinds[entry->part.kind].asked = true;
+    restore->kinds[entry->part.kind].shape = shape;
+    return true;
 }
 
 bool restore_entry(void *ctx, const struct disk_entry *entry)
@@ -160,6 +179,7 @@ bool restore_entry(void *ctx, const struct disk_entry *entry)
         return restore_first(restore, entry);
     }
     uint32_t shape = restore->kinds[kind].shape;
+    struct core_event event = event_of(entry, shape);
     return restore->server->shapes[shape].form.part_bytes == entry->bytes &&
-           restored(restore->server, entry, shape);
+           restored(restore->server, &event);
 }

@@ -28,6 +28,7 @@ static void close_handles(struct server *server)
     uv_close((uv_handle_t *)&server->interrupt, NULL);
     uv_close((uv_handle_t *)&server->stop_timer, NULL);
     uv_close((uv_handle_t *)&server->wait_timer, NULL);
+    uv_close((uv_handle_t *)&server->keep.timer, NULL);
     server_disk_close_handles(server);
 }
 
@@ -48,12 +49,14 @@ static void on_stop_tick(uv_timer_t *timer)
         return;
     }
     engine_end_all(server->engine, ST_SHUTDOWN, "the daemon is shutting down");
+    verify_cancel(server);
     if (server->disk != NULL && !server->disk_stopped) { /* nothing more is begun */
         server->disk_stopped = true;
         struct core_event event = {.kind = EVENT_DISK_STATE};
         server_step(server, &event, NULL);
     }
-    if (engine_connections(server->engine) == 0 && !server_disk_busy(server, false)) {
+    if (engine_connections(server->engine) == 0 && !server_disk_busy(server, false) &&
+        !verify_busy(server)) {
         close_handles(server);
     }
 }
@@ -109,6 +112,7 @@ static int loop_init(struct server *server, struct error *error)
     }
     server->loop_ready = true;
     (void)uv_timer_init(&server->loop, &server->stop_timer);
+    (void)uv_timer_init(&server->loop, &server->keep.timer);
     (void)wait_init(server);
     (void)uv_signal_init(&server->loop, &server->term);
     (void)uv_signal_init(&server->loop, &server->interrupt);
@@ -159,7 +163,8 @@ static int core_init(struct server *server, struct error *error)
                                      server->pool_bytes * settings->lease_percent / 100,
                                  .high_percent = settings->cpu_high_percent,
                                  .low_percent = settings->cpu_low_percent,
-                                 .hash_seed = seed};
+                                 .hash_seed = seed,
+                                 .verifies_max = settings_keep(settings) ? VERIFIES_MAX : 0};
     int status = server_disk_limits(server, &limits.disk, error);
     status = status != ST_OK ? status : core_create(&limits, &server->core, error);
     if (status != ST_OK) {
@@ -170,15 +175,26 @@ static int core_init(struct server *server, struct error *error)
                                 .pages = (enum pool_pages)settings->cpu_pages,
                                 .prefault = settings->cpu_prefault,
                                 .lock = settings->cpu_lock};
-    status = pool_create(&pool, &server->pool, error);
-    status = status != ST_OK ? status : server_disk_init(server, &limits, error);
+    if (server_disk_tables(server, &limits) != ST_OK) {
+        return error_set(error, ST_NO_MEMORY, "out of memory for the tiers");
+    }
+    status = keep_pool_create(server, &pool, error);
+    if (status != ST_OK) {
+        return status;
+    }
+    keep_load_slabs(server);
+    status = server_disk_init(server, &limits, error);
     if (status == ST_OK && server->disk != NULL) {
         (void)memcpy(server->salt, disk_secret(server->disk), sizeof server->salt);
+    }
+    status = status != ST_OK ? status : keep_load_parts(server, error);
+    if (status == ST_OK) {
+        verify_begin_ahead(server);
     }
     return status;
 }
 
-static uint32_t copy_threads(const struct settings *settings)
+uint32_t server_copy_threads(const struct settings *settings)
 {
     if (settings->copy_threads != 0) {
         return settings->copy_threads;
@@ -291,13 +307,14 @@ static int server_init(struct server *server, struct error *error)
     if (status != ST_OK) {
         return status;
     }
-    struct copy_options copies = {.workers = copy_threads(server->settings),
+    struct copy_options copies = {.workers = server_copy_threads(server->settings),
                                   .jobs_max = server->settings->requests_max,
                                   .inline_bytes = server->settings->copy_inline_bytes,
                                   .wake = wake_loop,
                                   .wake_arg = server};
     status = copy_engine_create(&copies, &server->copies, error);
-    return status != ST_OK ? status : engine_init(server, error);
+    status = status != ST_OK ? status : engine_init(server, error);
+    return status != ST_OK ? status : keep_begin(server, error);
 }
 
 int server_create(const struct settings *settings, struct log *log, struct server **server_out,
@@ -322,7 +339,7 @@ int server_create(const struct settings *settings, struct log *log, struct serve
     char size[SIZE_TEXT_BYTES];
     size_format_short(server->pool_bytes, size);
     log_write(log, LOG_LEVEL_INFO, "server", "kveikd %s: %s of CPU memory, %u copy threads, at %s",
-              KVEIK_VERSION, size, copy_threads(settings), server->socket_path);
+              KVEIK_VERSION, size, server_copy_threads(settings), server->socket_path);
     *server_out = server;
     return ST_OK;
 }
@@ -331,6 +348,7 @@ int server_run(struct server *server)
 {
     KVEIK_CHECK_OBJ(server, SERVER_MAGIC);
     (void)uv_run(&server->loop, UV_RUN_DEFAULT);
+    keep_save(server);
     log_write(server->log, LOG_LEVEL_INFO, "server", "stopped");
     return ST_OK;
 }
@@ -349,6 +367,7 @@ void server_destroy(struct server *server)
         (void)uv_run(&server->loop, UV_RUN_DEFAULT);
     }
     engine_destroy(server->engine);
+    keep_end(server);
     server_disk_finish(server);
     copy_engine_destroy(server->copies);
     pool_destroy(server->pool);

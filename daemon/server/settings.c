@@ -56,6 +56,29 @@ static const struct option_spec specs[] = {
      .preset = "yes",
      .offset = FIELD(cpu_prefault),
      .help = "touch memory in the background before it is used"},
+    {.name = "cpu-file",
+     .kind = OPTION_PATH,
+     .preset = "",
+     .offset = FIELD(cpu_file),
+     .max = 3000,
+     .preset_note = "memory of the process: it goes when the daemon ends",
+     .help = "file on tmpfs or hugetlbfs that the CPU tier lives in, such as /dev/shm/kveik/pool: "
+             "its blocks survive a stop and a new start of the daemon on this machine"},
+    {.name = "cpu-index",
+     .kind = OPTION_PATH,
+     .preset = "",
+     .offset = FIELD(cpu_index),
+     .max = 3000,
+     .preset_note = "beside cpu-file, with .index added",
+     .help = "file that says between a stop and the next start what lies in cpu-file; to be named "
+             "when that is on hugetlbfs"},
+    {.name = "cpu-fd-store",
+     .kind = OPTION_BOOL,
+     .preset = "no",
+     .offset = FIELD(cpu_fd_store),
+     .help =
+         "instead of a cpu-file: memory that the service manager holds while the daemon is down "
+         "(FileDescriptorStoreMax); cpu-index must be named"},
     {.name = "cpu-high-percent",
      .kind = OPTION_U32,
      .preset = "100",
@@ -312,6 +335,12 @@ int settings_check(const struct settings *settings, struct error *error)
         return error_set(error, ST_INVALID,
                          "cpu-low-percent is %u, above cpu-high-percent, %u: make it smaller",
                          settings->cpu_low_percent, settings->cpu_high_percent);
+    }
+    if (settings->cpu_fd_store &&
+        (settings->cpu_file[0] != '\0' || settings->cpu_index[0] == '\0')) {
+        return error_set(
+            error, ST_INVALID,
+            "cpu-fd-store: name no cpu-file, and a cpu-index that stays over a restart");
     }
     if (settings->disk_segment_bytes % (1u << 20) != 0) {
         return error_set(error, ST_INVALID,

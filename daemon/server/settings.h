@@ -14,6 +14,9 @@ struct settings {
     uint32_t cpu_pages;      /* enum pool_pages */
     bool cpu_lock;
     bool cpu_prefault;
+    const char *cpu_file;  /* empty: anonymous memory */
+    const char *cpu_index; /* empty: beside cpu_file */
+    bool cpu_fd_store;     /* no file: the service manager's descriptor store */
     uint32_t cpu_high_percent;
     uint32_t cpu_low_percent;
     bool disk;
@@ -55,6 +58,12 @@ int settings_socket_path(const struct settings *settings, char *out, uint32_t ou
 /* The disk tier's folder: as set, or kveik under $STATE_DIRECTORY or $XDG_STATE_HOME, else
  * /var/lib/kveik for root and ~/.local/state/kveik for others. ST_OK or ST_INVALID. */
 int settings_disk_path(const struct settings *settings, char *out, uint32_t out_bytes);
+
+/* Whether memory is to be kept over restarts. */
+static inline bool settings_keep(const struct settings *settings)
+{
+    return settings->cpu_fd_store || settings->cpu_file[0] != '\0';
+}
 
 /* Relations between settings that the table cannot say. ST_OK or ST_INVALID. */
 int settings_check(const struct settings *settings, struct error *error);

@@ -21,7 +21,7 @@ static bool same_form(const struct stored_form *a, const struct stored_form *b)
     return same;
 }
 
-static uint32_t shape_find(const struct server *server, uint32_t core_space, uint32_t group,
+uint32_t server_shape_find(const struct server *server, uint32_t core_space, uint32_t group,
                            uint32_t grains, const struct stored_form *form)
 {
     struct core_gauges gauges;
@@ -47,7 +47,7 @@ static int shape_register(struct server_session *session, const struct server_la
 {
     struct server *server = session->server;
     uint32_t core_space = session->spaces[layout->space].core_space;
-    uint32_t known = shape_find(server, core_space, layout->group, grains, form);
+    uint32_t known = server_shape_find(server, core_space, layout->group, grains, form);
     struct core_event event = {.kind = EVENT_SHAPE,
                                .session = session->number,
                                .u.shape = {.space = core_space,

@@ -20,6 +20,7 @@
 #include "proto/message.h"
 #include "storage/cpu/copy.h"
 #include "storage/cpu/pool.h"
+#include "storage/cpu/snapshot.h"
 #include "storage/disk/disk.h"
 
 enum {
@@ -39,6 +40,8 @@ enum {
     DISK_STORES_MAX = 1024,
     DISK_LOADS_MAX = 1024,
     DISK_REAP_MAX = 256, /* events in one go, so that others have their turn */
+    VERIFIES_MAX = 16384,
+    KEY_TEXT_BYTES = 2 * CORE_KEY_BYTES + 1,
 };
 
 #define NO_HANDLE UINT32_MAX
@@ -142,13 +145,41 @@ struct server_store {
     struct queue link; /* of failed_stores */
 };
 
-/* One read from disk, by the core's number. */
+/* One read from disk, or verification in memory, by the core's number. */
 struct server_load {
     struct disk_read read;
     struct queue link; /* of failed_loads */
     struct queue waits;
     uint8_t key[CORE_KEY_BYTES];
     uint64_t began_ns;
+    /* verified in place: `read` has its seal, size and how it went */
+    struct server *server;
+    bool verifying;
+    uint64_t offset;
+    uv_work_t work;
+};
+
+struct keep_loading; /* keep_load.c */
+
+/* Memory that is kept over planned restarts. */
+struct server_keep {
+    bool file;         /* the pool lives in a file */
+    bool attached;     /* what it held was taken over */
+    bool fits;         /* an index was there that belongs to the file */
+    bool gave_up;      /* it turned out to be unusable while it was taken */
+    bool begun;        /* the index is gone: memory changes from now on */
+    bool verified;     /* all that was taken was looked at */
+    const char *place; /* the file, for people */
+    char index_path[4096];
+    char why[256]; /* why nothing was taken */
+    uint64_t slabs;
+    uint64_t slabs_dropped;
+    uint64_t parts;
+    uint64_t bytes;
+    uint64_t dropped; /* parts that were refused: no place, a limit, a kind that is not known */
+    uint64_t load_ms;
+    struct keep_loading *loading; /* while starting */
+    uv_timer_t timer;
 };
 
 struct server_run {
@@ -197,6 +228,7 @@ struct server {
     bool stopping;
     bool stopped;
     uint32_t stop_ticks;
+    uint32_t load_count;              /* of loads */
     uint32_t descriptors_max;         /* regions may use numbers below this; the rest is kept */
     struct server_session **sessions; /* by the core's number */
     uint32_t *session_free;
@@ -210,6 +242,7 @@ struct server {
     uint8_t salt[32];         /* of the default tenant */
     uint64_t copied_bytes[2]; /* pull, push */
     double bytes_per_us;      /* smoothed speed of recent copies, for expected_us */
+    struct server_keep keep;
     struct queue waiting; /* requests whose deadlines are watched: server_request.waiting_link */
     uv_timer_t wait_timer;
     /* the disk tier; NULL: none */
@@ -282,6 +315,10 @@ void session_probe(struct server_session *session, const struct msg *msg);
 int server_shape_for(struct server_session *session, struct server_layout *layout, uint32_t grains,
                      uint32_t *shape_out, struct error *error);
 
+/* The shape of a form that is known already; NO_HANDLE: none. */
+uint32_t server_shape_find(const struct server *server, uint32_t core_space, uint32_t group,
+                           uint32_t grains, const struct stored_form *form);
+
 /* The layout goes: its shapes are the session's no longer, unless other layouts have them. */
 void server_shapes_stale(struct server_session *session, const struct server_layout *layout);
 
@@ -340,9 +377,15 @@ int wait_init(struct server *server);
 
 int server_disk_init(struct server *server, const struct core_limits *limits, struct error *error);
 
+/* What stores, loads and spaces need here. ST_OK, ST_NO_MEMORY. */
+int server_disk_tables(struct server *server, const struct core_limits *limits);
+
 /* Chosen before the core is made. Zero segments: no disk tier. ST_OK or ST_INVALID. */
 int server_disk_limits(struct server *server, struct core_disk_limits *limits, struct error *error);
 void server_disk_finish(struct server *server);
+
+/* Threads that copy, as set or chosen. */
+uint32_t server_copy_threads(const struct settings *settings);
 void server_disk_close_handles(struct server *server);
 
 /* Whether writes that were begun, or wait, are still to be done before a stop. */
@@ -355,13 +398,43 @@ void disk_drop(struct server *server, const struct core_action *action);
 /* Tells the core what was refused at once. */
 void disk_drain(struct server *server);
 
-/* ---- restore.c: what is found on disk at start ------------------------------------------------
+/* A read or verification has ended: tells the core and who waited. */
+void load_finish(struct server *server, struct server_load *load, int status);
+
+/* A key as hexadecimal digits. */
+void key_text(const uint8_t *key, char out[KEY_TEXT_BYTES]);
+
+/* ---- keep_load.c, keep_save.c: memory over planned restarts ------------------------------------
  */
 
-struct restore;
-struct restore *restore_create(struct server *server);
-bool restore_entry(void *ctx, const struct disk_entry *entry);
-void restore_destroy(struct restore *restore);
+/* Makes the pool, with what its file holds when an index fits it. */
+int keep_pool_create(struct server *server, struct pool_options *options, struct error *error);
+
+/* Before the disk tier is opened, and after. ST_OK, ST_IO: the file cannot be tidied. */
+void keep_load_slabs(struct server *server);
+int keep_load_parts(struct server *server, struct error *error);
+void keep_loading_free(struct server *server);
+
+/* The start has succeeded: removes the index. ST_OK, or it cannot be removed. */
+int keep_begin(struct server *server, struct error *error);
+
+/* Before the pool goes. A start that failed leaves it as it was. */
+void keep_end(struct server *server);
+
+/* After a planned stop: the pool's file stays, with an index. */
+void keep_save(struct server *server);
+
+/* ---- verify.c: what was found in memory --------------------------------------------------------
+ */
+
+void verify_load(struct server *server, const struct core_action *action);
+
+/* Begins to verify everything, a little at a time. */
+void verify_begin_ahead(struct server *server);
+bool verify_busy(const struct server *server);
+
+/* What waits for a worker is not verified now: another day. */
+void verify_cancel(struct server *server);
 
 /* ---- kind.c: spaces and forms as bytes --------------------------------------------------------
  */
@@ -399,6 +472,19 @@ int space_text_keep(struct server *server, uint32_t core_space, const struct kin
 
 /* The disk tier's number for parts of a shape. ST_OK or why not. */
 int shape_kind(struct server *server, uint32_t number, uint32_t *kind_out);
+
+/* ---- restore.c: what is found on disk at start ------------------------------------------------
+ */
+
+/* A part of a kind that none was taken of yet: registers what it needs. `event` is EVENT_RESTORE,
+ * its shape is filled in. True when it was taken; *shape_out is the core's shape then. */
+bool restore_as(struct server *server, const struct kind_space *space, const struct kind_form *form,
+                struct core_event *event, uint32_t *shape_out);
+
+struct restore;
+struct restore *restore_create(struct server *server);
+bool restore_entry(void *ctx, const struct disk_entry *entry);
+void restore_destroy(struct restore *restore);
 
 /* ---- quiesce.c ------------------------------------------------------------------------------- */
 

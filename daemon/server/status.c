@@ -14,6 +14,27 @@ static void put(json_t *object, const char *name, uint64_t value)
     (void)json_object_set_new(object, name, json_integer((json_int_t)value));
 }
 
+/* What the last start found in the pool's file. */
+static json_t *reattached(const struct server *server)
+{
+    const struct server_keep *keep = &server->keep;
+    struct core_counters counters;
+    core_counters(server->core, &counters);
+    json_t *object = json_object();
+    const char *state = keep->attached ? "taken" : "empty";
+    (void)json_object_set_new(object, "state", json_string(keep->file ? state : "off"));
+    (void)json_object_set_new(object, "why", json_string(keep->why));
+    put(object, "blocks", keep->parts);
+    put(object, "bytes", keep->bytes);
+    put(object, "slabs", keep->slabs);
+    put(object, "slabs_dropped", keep->slabs_dropped);
+    put(object, "dropped", keep->dropped);
+    put(object, "verified", counters.verified);
+    put(object, "damaged", counters.verify_corrupt);
+    put(object, "start_ms", keep->load_ms);
+    return object;
+}
+
 static json_t *cpu_tier(struct server *server, const struct core_gauges *gauges)
 {
     struct pool_status pool;
@@ -29,6 +50,12 @@ static json_t *cpu_tier(struct server *server, const struct core_gauges *gauges)
     put(object, "huge_bytes", pool.huge_bytes);
     put(object, "locked_bytes", pool.locked_bytes);
     put(object, "commit_failures", pool.commit_failures);
+    put(object, "unverified", gauges->unverified);
+    (void)json_object_set_new(object, "file",
+                              json_string(server->keep.file ? server->keep.place : ""));
+    (void)json_object_set_new(object, "file_system", json_string(pool.file_system));
+    (void)json_object_set_new(object, "written_back", json_boolean(pool.written_back));
+    (void)json_object_set_new(object, "reattached", reattached(server));
     return object;
 }
 

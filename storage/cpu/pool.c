@@ -307,6 +307,18 @@ int pool_commit(struct pool *pool, uint64_t offset, uint64_t bytes, struct error
     return commit_there(pool, offset, bytes, error);
 }
 
+uint64_t pool_extent(const struct pool *pool)
+{
+    KVEIK_CHECK_OBJ(pool, POOL_MAGIC);
+    return pool->file.fd >= 0 ? pool_file_blocks(&pool->file) : 0;
+}
+
+void pool_adopt_begin(struct pool *pool, uint64_t extent)
+{
+    KVEIK_ASSERT(pool->options.attach);
+    pool->whole = extent != 0 && pool_extent(pool) == extent;
+}
+
 int pool_adopt(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error)
 {
     check_range(pool, offset, bytes);
@@ -316,7 +328,7 @@ int pool_adopt(struct pool *pool, uint64_t offset, uint64_t bytes, struct error 
     if (status != ST_OK) {
         return status;
     }
-    if (!pool_file_holds(&pool->file, offset, bytes)) {
+    if (!pool->whole && !pool_file_holds(&pool->file, offset, bytes)) {
         pool->commit_failures++;
         return error_set(error, ST_MISMATCH,
                          "pool: the file does not hold all of %llu bytes at offset %llu",

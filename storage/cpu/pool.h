@@ -26,7 +26,7 @@
 
 #include "base/error.h"
 
-enum { POOL_GRANULE_BYTES = 2 * 1024 * 1024 };
+enum { POOL_GRANULE_BYTES = 2 * 1024 * 1024, POOL_SEAL_BITS = 48 };
 
 enum pool_pages {
     POOL_PAGES_AUTO,  /* transparent huge pages where the kernel grants them */
@@ -97,6 +97,14 @@ bool pool_identity(const struct pool *pool, struct pool_identity *identity_out);
  * was committed is there: nothing faults when its file system is full later. */
 int pool_commit(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error);
 
+/* How much of the file is memory, in a number to be noted with what is kept; 0: not known. */
+uint64_t pool_extent(const struct pool *pool);
+
+/* Before the first pool_adopt(): the extent that was noted. If it still is the file's, nothing can
+ * be missing, and adopting does not look for it, which takes a tenth of a second for some GiB of
+ * small pages. */
+void pool_adopt_begin(struct pool *pool, uint64_t extent);
+
 /* As pool_commit(), of an attached file's range with what it holds. All of it must be there: else
  * ST_MISMATCH, and the range is emptied, since a hole would read as zeros. */
 int pool_adopt(struct pool *pool, uint64_t offset, uint64_t bytes, struct error *error);
@@ -112,6 +120,10 @@ bool pool_committed(const struct pool *pool, uint64_t offset);
 
 /* The address of an offset in a committed slab. Any thread. */
 char *pool_address(const struct pool *pool, uint64_t offset);
+
+/* The checksum (XXH3-64's low POOL_SEAL_BITS: the disk tier's seal) of bytes in a committed slab.
+ * ST_OK; ST_MEMORY: they cannot be read. Any thread; nobody may write there meanwhile. */
+int pool_seal(const struct pool *pool, uint64_t offset, uint64_t bytes, uint64_t *seal_out);
 
 void pool_status(struct pool *pool, struct pool_status *status_out);
 

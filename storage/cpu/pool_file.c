@@ -382,3 +382,10 @@ bool pool_file_holds(const struct pool_file *file, uint64_t offset, uint64_t byt
     (void)pool_file_empty(file, offset, bytes);
     return false;
 }
+
+uint64_t pool_file_blocks(const struct pool_file *file)
+{
+    struct stat info;
+    bool known = !fails(FAULT_FILE) && fstat(file->fd, &info) == 0 && info.st_blocks > 0;
+    return known ? (uint64_t)info.st_blocks : 0;
+}

@@ -58,4 +58,7 @@ bool pool_file_empty(const struct pool_file *file, uint64_t offset, uint64_t byt
  * allocate in the file at the same time. */
 bool pool_file_holds(const struct pool_file *file, uint64_t offset, uint64_t bytes);
 
+/* How much of the file is allocated, in units of 512 bytes; 0: not known. */
+uint64_t pool_file_blocks(const struct pool_file *file);
+
 #endif

@@ -37,6 +37,7 @@ struct pool {
     struct pool_options options; /* its strings are gone after pool_create() */
     struct pool_file file;       /* fd -1: the memory is anonymous */
     bool keep;                   /* the file stays at the end */
+    bool whole;                  /* the attached file lacks nothing that it held when it was kept */
     char *mapping;               /* the reservation, with a granule to spare for alignment */
     char *base;
     struct vm_array states; /* atomic_uchar, one a granule */

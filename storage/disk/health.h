@@ -1,6 +1,6 @@
 /*
  * Whether the device is worth asking: after a few failures in a row it is left alone for a second,
- * then two, up to a minute; then real requests try it again.
+ * then two, up to fifteen; then real requests try it again.
  */
 #ifndef KVEIK_STORAGE_DISK_HEALTH_H
 #define KVEIK_STORAGE_DISK_HEALTH_H
@@ -11,7 +11,7 @@
 enum {
     HEALTH_FAILURES = 3, /* in a row make it down */
     HEALTH_BACKOFF_MS = 1000,
-    HEALTH_BACKOFF_MAX_MS = 60000,
+    HEALTH_BACKOFF_MAX_MS = 15000,
 };
 
 /* Zeroed is healthy. */

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 import unittest
 
 import kveik_test
@@ -112,6 +113,16 @@ class Doctor(kveik_test.TestCase):
         self.assertEqual(findings["disk tier"]["result"], "note")
         self.assertIn("turned off", findings["disk tier"]["finding"])
         self.assertIn(findings["disk I/O"]["result"], ("ok", "warning"))
+
+    @unittest.skipUnless(os.access("/dev/shm", os.W_OK), "no /dev/shm")
+    def test_memory_in_a_file(self):
+        with tempfile.TemporaryDirectory(prefix="kveik-e2e-", dir="/dev/shm") as folder:
+            with Daemon("--cpu-file", f"{folder}/pool") as daemon:
+                findings = self.findings(kveik("doctor", "--json", socket=daemon.socket))
+        finding = findings["CPU tier's file"]
+        self.assertEqual(finding["result"], "ok", finding)
+        self.assertIn(f"{folder}/pool is on tmpfs", finding["finding"])
+        self.assertIn(findings["/dev/shm"]["result"], ("ok", "warning"))
 
     def test_without_a_daemon(self):
         done = kveik("doctor", "--json", socket=NOWHERE)

@@ -27,7 +27,7 @@ enum {
     CHAINS = 40,
     FLIPS = 60,
     IN_TIME_MS = 3000, /* any answer, whatever the disk does */
-    BACK_MS = 20000,
+    BACK_MS = 60000,   /* the tier tries again every 15 s at the latest */
 };
 
 static struct daemon kveikd;

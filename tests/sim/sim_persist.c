@@ -125,7 +125,7 @@ void op_persist(struct sim_session *session, uint32_t number)
     for (uint32_t i = 0; i < count; i++) {
         int status = (int)sim.answer.statuses[i]; /* NOLINT: a signed number */
         SIM_CHECK(status == (expected[i] ? ST_OK : ST_MISS) ||
-                  (expected[i] && status == ST_BUSY && sim.core->counters.store_dropped > 0));
+                  (expected[i] && status == ST_BUSY && sim.core->counters.persist_busy > 0));
         for (uint32_t g = 0; status == ST_OK && g < SIM_GROUPS && left; g++) {
             uint32_t groups = 0;
             (void)space_groups(session->space, &groups);

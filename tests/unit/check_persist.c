@@ -9,6 +9,23 @@ static void open_usual(void)
     core_disk_open(&f, &limits, CORE_ADMIT_NEVER); /* persist writes whatever the admission says */
 }
 
+START_TEST(it_keeps_no_more_than_half_of_memory)
+    {
+        open_usual();                          /* 128 parts of 512 bytes fill the pool */
+        f.core->disk.persist_bytes = 63 * 512; /* as if others had taken so much */
+        fixture_store(&f, 0, core_disk_shape, 0, 2);
+        const struct core_action *wait = core_disk_persist(&f, 0, 2);
+        ck_assert_int_eq((int)wait->statuses[0], ST_OK);
+        ck_assert_int_eq((int)wait->statuses[1], ST_BUSY);
+        ck_assert_uint_eq(fixture_counters(&f).persist_busy, 1);
+        core_disk_write_all(&f, 0, 1);
+        core_disk_committed(&f, 1);
+        ck_assert_uint_eq(f.core->disk.persist_bytes, 63 * 512);
+        core_check(f.core);
+        fixture_close(&f);
+    }
+END_TEST
+
 START_TEST(it_waits_for_the_write_and_its_commit)
     {
         open_usual();
@@ -18,7 +35,7 @@ START_TEST(it_waits_for_the_write_and_its_commit)
         ck_assert_uint_eq(wait->status_count, 2);
         ck_assert_int_eq((int)wait->statuses[0], ST_OK);
         ck_assert_int_eq((int)wait->statuses[1], ST_OK);
-        ck_assert_uint_eq(core_disk_count(&f, ACTION_SYNC), 1);
+        ck_assert_uint_eq(core_disk_count(&f, ACTION_SYNC), 0); /* nothing to commit yet */
         ck_assert_uint_eq(core_disk_count(&f, ACTION_STORE), 2);
         core_check(f.core);
         core_disk_written(&f, 0, 0, 0, 7);
@@ -195,8 +212,8 @@ START_TEST(nonsense_is_refused)
     }
 END_TEST
 
-UNIT_MAIN("persist", it_waits_for_the_write_and_its_commit, epochs_go_around,
-          what_waits_stays_in_memory, a_write_that_fails_is_told,
+UNIT_MAIN("persist", it_keeps_no_more_than_half_of_memory, it_waits_for_the_write_and_its_commit,
+          epochs_go_around, what_waits_stays_in_memory, a_write_that_fails_is_told,
           a_segment_lost_before_its_commit_is_told, a_quota_on_disk_ends_it,
           cancels_deadlines_and_sessions_end_it, keys_that_are_not_held_or_cannot_wait,
           nonsense_is_refused)

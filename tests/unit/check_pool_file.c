@@ -206,6 +206,40 @@ START_TEST(content_survives_the_process)
     }
 END_TEST
 
+/* What is as much as was noted is all there; anything else is looked at. */
+START_TEST(a_whole_file_is_not_looked_at)
+    {
+        make_folder();
+        struct pool_options options = options_of(false);
+        struct pool_options again = options_of(true);
+        leave_content(&options);
+        const uint64_t extent = (uint64_t)4 * GRANULE / 512;
+        const struct {
+            uint64_t noted;
+            int status;
+        } cases[] = {{extent + 1, ST_MISMATCH}, {0, ST_MISMATCH}, {extent, ST_OK}};
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            struct pool *pool = make_pool(&again);
+            ck_assert_uint_eq(pool_extent(pool), extent);
+            pool_adopt_begin(pool, cases[i].noted);
+            fault_set(FAULT_FILE, 0, 1); /* of the look, which empties the range then */
+            int status =
+                pool_adopt(pool, cases[i].status == ST_OK ? 0 : 4 * GRANULE, GRANULE, NULL);
+            fault_clear();
+            ck_assert_int_eq(status, cases[i].status);
+            if (status == ST_OK) {
+                ck_assert(holds_pattern(pool_address(pool, 0), GRANULE, 1));
+            } else { /* filled again: as much as there was, in the wrong place */
+                ck_assert_int_eq(pool_commit(pool, 4 * GRANULE, GRANULE, NULL), ST_OK);
+            }
+            ck_assert_int_eq(pool_keep(pool), ST_OK);
+            pool_destroy(pool);
+        }
+        (void)unlink(path);
+        remove_folder();
+    }
+END_TEST
+
 START_TEST(a_descriptor_does_as_well)
     {
         int fd = memfd_create("pool", MFD_CLOEXEC);
@@ -562,16 +596,12 @@ int main(int argc, char **argv)
         options.fd = (int)fd;
         return attach_main(&options, (int)fd);
     }
-    const TTest *const tests[] = {content_survives_the_process,
-                                  a_descriptor_does_as_well,
-                                  old_content_never_shows,
-                                  holes_are_not_adopted,
-                                  one_process_at_a_time,
-                                  files_of_others_are_refused,
-                                  nonsense_is_refused,
-                                  limits_on_file_sizes_are_named,
-                                  a_full_file_system_refuses_at_once,
-                                  every_failure_is_survived,
-                                  the_thread_leaves_nothing_behind};
+    const TTest *const tests[] = {
+        content_survives_the_process,   a_whole_file_is_not_looked_at,
+        a_descriptor_does_as_well,      old_content_never_shows,
+        holes_are_not_adopted,          one_process_at_a_time,
+        files_of_others_are_refused,    nonsense_is_refused,
+        limits_on_file_sizes_are_named, a_full_file_system_refuses_at_once,
+        every_failure_is_survived,      the_thread_leaves_nothing_behind};
     return check_main("pool_file", tests, ARRAY_COUNT(tests));
 }

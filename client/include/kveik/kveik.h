@@ -443,7 +443,8 @@ struct kveik_pull {
 
 /* Blocks that must outlive the daemon: they go to disk whatever the admission of their space, and
  * the request completes when their bytes and their entries are on stable storage. Statuses are one
- * a key: OK, MISS (not held for all layers and heads), E_BUSY (too much waits for the disk). The
+ * a key: OK, MISS (not held for all layers and heads), E_BUSY (blocks of more than half
+ * of the daemon's memory wait for the disk). The
  * whole is E_UNSUPPORTED without a disk tier, E_IO when some could not be written, E_DEADLINE when
  * the disk was too slow: they may be written yet. */
 struct kveik_persist {
