@@ -109,7 +109,7 @@ START_TEST(quotas_of_tenant_and_space)
     {
         struct core_limits limits = fixture_limits();
         open_with(&limits);
-        struct core_event quota = {.kind = EVENT_TENANT_QUOTA, .u.tenant_quota = {0, 4096}};
+        struct core_event quota = {.kind = EVENT_TENANT_QUOTA, .u.tenant_quota.bytes = 4096};
         core_step(f.core, &quota, &f.actions);
         fixture_store(&f, 0, small, 0, 20);
         ck_assert_uint_eq(fixture_gauges(&f).parts, 8);
@@ -137,7 +137,7 @@ START_TEST(a_lowered_quota_is_reached_over_several_pushes)
         for (uint32_t i = 0; i < 8; i++) {
             fixture_store(&f, 0, small, i * 4096, 4096);
         }
-        struct core_event quota = {.kind = EVENT_TENANT_QUOTA, .u.tenant_quota = {0, 5120}};
+        struct core_event quota = {.kind = EVENT_TENANT_QUOTA, .u.tenant_quota.bytes = 5120};
         core_step(f.core, &quota, &f.actions);
         uint32_t pushes = 0;
         while (fixture_push(&f, 0, small, 500000, 1, 16)->kind != ACTION_COPY) {
