@@ -135,11 +135,14 @@ class Disk(LlamaTest):
     def status(self, daemon):
         return json.loads(kveik("status", "--json", socket=daemon.socket).stdout)
 
-    def restart(self, daemon, end):
-        """Returns when those that were connected are so again."""
-        sessions = self.status(daemon)["sessions"]
-        end()
-        daemon.process.wait()
+    def restart(self, daemon, kill, engine=False):
+        """Returns when an engine that was there is connected again."""
+        sessions = self.status(daemon)["sessions"] if engine else 0
+        if kill:
+            daemon.process.kill()
+            daemon.process.wait()
+        else:
+            self.assertEqual(daemon.stop(), 0)
         daemon.socket.unlink(missing_ok=True)
         daemon.__enter__()
         until = time.monotonic() + 10
@@ -150,27 +153,24 @@ class Disk(LlamaTest):
         """In order, and by kill -9, between an engine's prompts; and for an engine that is new."""
         prompts = [prompt(15, 1000), prompt(16, 300), prompt(17, 129)]
         found = [960, 256, 128]
-        for model in ("llama", "window"):
+        for model, first in (("llama", "stop"), ("window", "kill")):
             expected = digests(serve(MODELS[model], None, prompts, "--generate", "4"))
-            for kill in (False, True):
-                with self.subTest(model=model, kill=kill), Daemon(disk="2GiB") as daemon:
-                    end = daemon.process.kill if kill else daemon.stop
-                    with Llama(MODELS[model], daemon.socket, "--generate", "4") as engine:
-                        for tokens in prompts:
-                            engine.ask(tokens)
-                        self.durable(daemon)
-                        self.restart(daemon, end)
-                        answers = [self.until_found(engine, *one) for one in zip(prompts, found)]
-                        self.assertEqual(digests(answers), expected)
-                        counters = self.status(daemon)["counters"]
-                        self.assertGreater(counters["loads"], 0)
-                        self.assertEqual(counters["push_blocks"], 0)
-                    self.restart(daemon, daemon.process.kill if kill else daemon.stop)
-                    answers = serve(MODELS[model], daemon.socket, prompts, "--check",
-                                    "--generate", "4")
-                    self.assertEqual([answer["found"] for answer in answers], found)
+            with self.subTest(model=model, first=first), Daemon(disk="2GiB") as daemon:
+                with Llama(MODELS[model], daemon.socket, "--generate", "4") as engine:
+                    for tokens in prompts:
+                        engine.ask(tokens)
+                    self.durable(daemon)
+                    self.restart(daemon, kill=first == "kill", engine=True)
+                    answers = [self.until_found(engine, *one) for one in zip(prompts, found)]
                     self.assertEqual(digests(answers), expected)
-                    self.all_identical(answers)
+                    counters = self.status(daemon)["counters"]
+                    self.assertGreater(counters["loads"], 0)
+                    self.assertEqual(counters["push_blocks"], 0)
+                self.restart(daemon, kill=first != "kill")
+                answers = serve(MODELS[model], daemon.socket, prompts, "--check", "--generate", "4")
+                self.assertEqual([answer["found"] for answer in answers], found)
+                self.assertEqual(digests(answers), expected)
+                self.all_identical(answers)
 
 
 class Kinds(LlamaTest):
