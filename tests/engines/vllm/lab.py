@@ -102,16 +102,6 @@ class Daemon(kveik_test.Daemon):
             time.sleep(0.05)
         return 0
 
-    def connected(self, sessions, limit_s=SETTLE_S):
-        """Waits until so many sessions are there; whether they came."""
-        until = time.monotonic() + limit_s
-        while time.monotonic() < until:
-            now = self.status()
-            if now is not None and now["sessions"] >= sessions:
-                return True
-            time.sleep(0.05)
-        return False
-
     def __exit__(self, *why):
         if self.down:
             shutil.rmtree(self.folder)
