@@ -1,5 +1,5 @@
-"""A daemon with a disk tier is restarted, in order and by kill -9: the engine that kept running finds
-what was there before, and so does one that was restarted as well."""
+"""A daemon with a disk tier is restarted, in order and by kill -9: the engine that kept running
+finds what was there before, and so does one that was restarted as well."""
 import time
 
 import check_ttft
@@ -39,8 +39,8 @@ def restart(row, daemon, end):
 
 
 def awake(row, engine, daemon):
-    """An idle engine sees with its next request that the daemon is another one, and computes what is
-    asked at that moment. Returns its counters when it loads again."""
+    """An idle engine sees with its next request that the daemon is another one, and computes what
+    is asked at that moment. Returns its counters when it loads again."""
     for turn in range(WAKES):
         probe = fresh(SEED + 1000 + turn, [300], f"probe{turn}-", answer_tokens=1)
         engine.generate(probe)
@@ -54,8 +54,8 @@ def awake(row, engine, daemon):
 
 
 def again(row, name, engine, requests, base, held, before=None):
-    """The same prompts find all that fills blocks and get the same answers, and no load or save fails
-    after `before`."""
+    """The same prompts find all that fills blocks and get the same answers, and no load or save
+    fails after `before`."""
     answers = engine.generate(requests)
     all_answered(row, name, requests, answers)
     all_hit(row, name, requests, answers, held)

@@ -44,7 +44,7 @@ HELP = {
     "save_decode": "also save what was generated, not prompts only",
     "save_blocks_percent": "of the block pool that saves under way may hold; more are dropped",
     "load_failure_policy": "recompute: a failed load costs time; fail: it fails the request",
-    "admission": "when blocks go to the daemon's disk; default: as the daemon's disk-admission says",
+    "admission": "when blocks go to the daemon's disk; default: as its disk-admission says",
 }
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
