@@ -1,7 +1,9 @@
 """A kveikd of the tests' own, and engines beside it."""
+import json
 import pathlib
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -16,6 +18,8 @@ ROW = HEADS * ELEMENTS * 2
 PAGE = PAGE_TOKENS * ROW
 PLANE = PAGES * PAGE
 PLANES = 2 * LAYERS
+DURABLE_S = 30
+IDLE_S = 3  # several times disk-sync-time: an epoch that is still open by then is empty
 
 
 class Daemon(kveik_test.Daemon):
@@ -32,6 +36,21 @@ class Daemon(kveik_test.Daemon):
         self.socket.unlink(missing_ok=True)
         self.dead = False
         self.__enter__()
+
+    def durable(self):
+        """Waits until all that it holds is on disk, and for a commit, or for long enough."""
+        epoch, until = None, time.monotonic() + DURABLE_S
+        while time.monotonic() < until:
+            told = json.loads(kveik_test.kveik("status", "--json", socket=self.socket).stdout)
+            disk = told["disk"]
+            if disk["queued"] + disk["stores_in_flight"] or disk["parts"] < told["index"]["parts"]:
+                epoch = None
+            elif epoch is None:
+                epoch, until = disk["epoch"], time.monotonic() + IDLE_S
+            elif disk["committed_epoch"] >= epoch:
+                return
+            time.sleep(0.05)
+        assert epoch is not None, "not all blocks are on disk"
 
     def __exit__(self, *why):
         if self.dead:
@@ -87,6 +106,13 @@ def daemon():
 def own_daemon():
     """For tests that kill it."""
     with Daemon(cpu_bytes="64MiB") as one:
+        yield one
+
+
+@pytest.fixture
+def disk_daemon():
+    """With a disk tier, which it keeps when it is started again."""
+    with Daemon("--disk-segment-bytes", "4MiB", disk="64MiB") as one:
         yield one
 
 

@@ -2,16 +2,10 @@
 import asyncio
 
 import pytest
-from conftest import Daemon, Engine
+from conftest import Engine
 
 import kveik
 from kveik import aio
-
-
-@pytest.fixture
-def disk_daemon():
-    with Daemon("--disk-segment-bytes", "4MiB", disk="64MiB") as one:
-        yield one
 
 
 def test_what_is_persisted_outlives_a_kill(disk_daemon):

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed here")
 pytest.importorskip("transformers", reason="transformers is not installed here")
-from tiny_models import (WAIT_MS, connect, gemma, greedy, keep, llama, logits,  # noqa: E402
-                         own, prompt, same)
+from tiny_models import (MODELS, WAIT_MS, connect, gemma, greedy, keep, llama,  # noqa: E402
+                         logits, own, prompt, same)
 
 from kveik.transformers import PrefixCache  # noqa: E402
 
@@ -175,6 +175,29 @@ def test_a_daemon_that_dies_and_comes_again(own_daemon):
             time.sleep(0.05)
         kv, found = cache.load(ids)
         assert found == 64 and same(kv, own(cache.model, ids, found))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", MODELS.values(), ids=list(MODELS))
+def test_blocks_outlive_a_daemon_with_a_disk(disk_daemon, make, dtype):
+    """Killed, and then stopped in order: what comes back from disk has the bits that were kept."""
+    model, salt, ids = make(dtype), os.urandom(8), prompt(150)
+    with connect(model, disk_daemon, salt=salt) as cache:
+        keep(cache, ids[:, :96])
+        disk_daemon.durable()
+        for end in (disk_daemon.kill, disk_daemon.stop):
+            end()
+            disk_daemon.start_again()
+            until = time.monotonic() + 20
+            while (found := cache.load(ids))[1] == 0 and time.monotonic() < until:
+                time.sleep(0.05)
+            kv, tokens = found
+            mine = own(model, ids, tokens)
+            assert tokens == 96 and same(kv, mine)
+            assert torch.equal(logits(model, ids[:, tokens:], kv),
+                               logits(model, ids[:, tokens:], mine))
+    with connect(model, disk_daemon, salt=salt) as cache:  # a process that starts now, too
+        assert cache.load(ids)[1] == 96
 
 
 def test_a_daemon_that_does_not_answer(own_daemon):

@@ -8,6 +8,7 @@ client/examples/llamacpp/share.c, client/examples/llamacpp/share_setup.c
 """
 import array
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -21,7 +22,7 @@ import unittest
 
 import llama
 from llama import Llama, make_model, prompt, serve
-from kveik_test import Daemon
+from kveik_test import Daemon, kveik
 
 DAMAGED = pathlib.Path(os.environ.get("KVEIK_DAMAGED", "build/debug/tests/kveik-llama-damaged"))
 LAYERS, HEADS, HEAD_DIM, F16_BYTES = 4, 2, 32, 2  # of make_model.py's defaults
@@ -64,6 +65,16 @@ class LlamaTest(unittest.TestCase):
             self.all_identical(answers)
         return answers
 
+    def until_found(self, engine, tokens, count):
+        """It needs a moment until the library has seen the daemon."""
+        deadline = time.monotonic() + 10
+        answer = engine.ask(tokens)
+        while answer["found"] < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+            answer = engine.ask(tokens)
+        self.assertEqual(answer["found"], count, answer)
+        return answer
+
 
 class Sharing(LlamaTest):
     def test_another_process_finds_it(self):
@@ -100,6 +111,62 @@ class Sharing(LlamaTest):
             with Llama(MODELS["llama"], daemon.socket) as engine:
                 self.assertEqual(engine.ask(prompts[0])["pushed"], 0)
                 self.assertEqual(engine.end()["pulled"], 6)
+
+
+class Disk(LlamaTest):
+    """A daemon with a disk tier gives back after a restart what was there before."""
+
+    def durable(self, daemon, limit_s=30, idle_s=3):
+        """Waits until all that the daemon holds would outlive a kill: written, and the epoch that
+        was open then is committed, or still open after several times disk-sync-time, so empty."""
+        epoch, until = None, time.monotonic() + limit_s
+        while time.monotonic() < until:
+            told = self.status(daemon)
+            disk, parts = told["disk"], told["index"]["parts"]
+            if disk["queued"] + disk["stores_in_flight"] or disk["parts"] < parts or parts == 0:
+                epoch = None
+            elif epoch is None:
+                epoch, until = disk["epoch"], time.monotonic() + idle_s
+            elif disk["committed_epoch"] >= epoch:
+                break
+            time.sleep(0.05)
+        self.assertIsNotNone(epoch, "not all blocks are on disk")
+
+    def status(self, daemon):
+        return json.loads(kveik("status", "--json", socket=daemon.socket).stdout)
+
+    def restart(self, daemon, kill):
+        """With nothing in memory, and what is on its disk."""
+        if kill:
+            daemon.process.kill()
+            daemon.process.wait()
+        else:
+            self.assertEqual(daemon.stop(), 0)
+        daemon.socket.unlink(missing_ok=True)
+        daemon.__enter__()
+
+    def test_restarted_in_the_middle(self):
+        """In order, and by kill -9, between an engine's prompts; and for an engine that is new."""
+        prompts = [prompt(15, 1000), prompt(16, 300), prompt(17, 129)]
+        found = [960, 256, 128]
+        for model, first in (("llama", "stop"), ("window", "kill")):
+            expected = digests(serve(MODELS[model], None, prompts, "--generate", "4"))
+            with self.subTest(model=model, first=first), Daemon(disk="2GiB") as daemon:
+                with Llama(MODELS[model], daemon.socket, "--generate", "4") as engine:
+                    for tokens in prompts:
+                        engine.ask(tokens)
+                    self.durable(daemon)
+                    self.restart(daemon, kill=first == "kill")
+                    answers = [self.until_found(engine, *one) for one in zip(prompts, found)]
+                    self.assertEqual(digests(answers), expected)
+                    counters = self.status(daemon)["counters"]
+                    self.assertGreater(counters["loads"], 0)
+                    self.assertEqual(counters["push_blocks"], 0)
+                self.restart(daemon, kill=first != "kill")
+                answers = serve(MODELS[model], daemon.socket, prompts, "--check", "--generate", "4")
+                self.assertEqual([answer["found"] for answer in answers], found)
+                self.assertEqual(digests(answers), expected)
+                self.all_identical(answers)
 
 
 class Kinds(LlamaTest):
@@ -293,16 +360,6 @@ class Faults(LlamaTest):
                     # what was registered late means the same to an engine that came in time
                     other, = serve(MODELS["llama"], daemon.socket, [tokens])
                     self.assertEqual((other["found"], other["logits"]), (256, expected[0]))
-
-    def until_found(self, engine, tokens, count):
-        """It needs a moment until the library has seen the daemon."""
-        deadline = time.monotonic() + 10
-        answer = engine.ask(tokens)
-        while answer["found"] < count and time.monotonic() < deadline:
-            time.sleep(0.05)
-            answer = engine.ask(tokens)
-        self.assertEqual(answer["found"], count, answer)
-        return answer
 
     def test_killed_and_restarted_under_load(self):
         prompts = self.prompts()

@@ -18,6 +18,7 @@ from server import Server  # noqa: E402
 from table import Row  # noqa: E402
 
 SETTLE_S = 60
+IDLE_S = 3  # several times disk-sync-time: what was written has been committed by then
 MODEL_S = 300
 # Kveik gives up early and computes. Where hits are counted, a busy machine must not make misses.
 PATIENT = {"lookup_timeout_ms": 30000, "load_deadline_ms": 60000, "save_deadline_ms": 60000,
@@ -27,13 +28,13 @@ PATIENT = {"lookup_timeout_ms": 30000, "load_deadline_ms": 60000, "save_deadline
 class Daemon(kveik_test.Daemon):
     """A kveikd that can be killed, stopped, paused, and started again at the same place."""
 
-    def __init__(self, *arguments, cpu_bytes="3GiB"):
-        super().__init__(*arguments, cpu_bytes=cpu_bytes)
+    def __init__(self, *arguments, cpu_bytes="3GiB", disk=None):
+        super().__init__(*arguments, cpu_bytes=cpu_bytes, disk=disk)
         self.down = False
         self.starts = 1
 
     def start_again(self):
-        """At the same socket, with nothing in memory, and a log of its own."""
+        """At the same socket, with nothing in memory, what is on its disk, and a log of its own."""
         self.socket.unlink(missing_ok=True)
         self.starts += 1
         self.log = self.log.with_name(f"{self.folder.name}-{self.starts}.log")
@@ -81,6 +82,25 @@ class Daemon(kveik_test.Daemon):
                     break
             time.sleep(0.05)
         return held
+
+    def durable(self, limit_s=SETTLE_S):
+        """Waits until all that it holds is on disk and would outlive a kill. Returns how many parts
+        that is; 0 when it did not come to that."""
+        until, epoch, since = time.monotonic() + limit_s, None, 0
+        while time.monotonic() < until:
+            now = self.status()
+            disk, parts = now["disk"], now["index"]["parts"]
+            written = disk["queued"] == 0 and disk["stores_in_flight"] == 0
+            if not written or disk["parts"] != parts:
+                epoch = None
+            elif epoch is None:
+                epoch, since = disk["epoch"], time.monotonic()
+            elif disk["committed_epoch"] >= epoch:
+                return parts
+            elif time.monotonic() > since + IDLE_S and disk["committed_epoch"] + 1 == epoch:
+                return parts  # the open epoch is empty: there was nothing left to commit
+            time.sleep(0.05)
+        return 0
 
     def __exit__(self, *why):
         if self.down:

@@ -24,9 +24,11 @@ class Options:
     save_decode: bool = True
     save_blocks_percent: int = 50
     load_failure_policy: str = "recompute"
+    admission: str = "default"
 
 
-_CHOICES = {"load": ("async", "layerwise"), "load_failure_policy": ("recompute", "fail")}
+_CHOICES = {"load": ("async", "layerwise"), "load_failure_policy": ("recompute", "fail"),
+            "admission": ("default", "at-once", "second-use", "eviction", "never")}
 _BOUNDS = {"lookup_timeout_ms": (1, 60000), "load_deadline_ms": (10, 600000),
            "save_deadline_ms": (10, 600000), "handover_timeout_ms": (0, 600000),
            "save_blocks_percent": (1, 100)}
@@ -42,6 +44,7 @@ HELP = {
     "save_decode": "also save what was generated, not prompts only",
     "save_blocks_percent": "of the block pool that saves under way may hold; more are dropped",
     "load_failure_policy": "recompute: a failed load costs time; fail: it fails the request",
+    "admission": "when blocks go to the daemon's disk; default: as its disk-admission says",
 }
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")

@@ -65,12 +65,14 @@ class Shape:
     block_tokens: int
     blocks: int
     groups: tuple[GroupShare, ...]
+    admission: str = "default"  # by the daemon's word for it; no part of what the KV means
 
     def register(self, client: kveik.Client) -> int:
         """Registers the space; kveik.Unavailable with the daemon down."""
         return client.register_space(self.model, self.dtype, [g.meaning for g in self.groups],
                                      revision=self.revision, rope_id=self.rope_id,
-                                     fingerprint=self.fingerprint)
+                                     fingerprint=self.fingerprint,
+                                     admission=self.admission.replace("-", "_"))
 
 
 def _digest(value: Any) -> bytes:
@@ -197,4 +199,5 @@ def describe(config: VllmConfig, kv_cache: KVCacheConfig, options: Options) -> S
                  rope_id=_digest({name: getattr(text, name, None) for name in _ROTARY}),
                  fingerprint=_digest(packing), block_tokens=spec.block_size,
                  blocks=kv_cache.num_blocks,
-                 groups=tuple(_share(group, config, len(groups)) for group in groups))
+                 groups=tuple(_share(group, config, len(groups)) for group in groups),
+                 admission=options.admission)

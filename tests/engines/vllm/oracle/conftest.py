@@ -1,4 +1,5 @@
 """A kveikd for the oracle, and what its tests share."""
+import json
 import os
 import pathlib
 import shutil
@@ -44,6 +45,9 @@ class Daemon(kveik_test.Daemon):
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)
+
+    def status(self):
+        return json.loads(kveik_test.kveik("status", "--json", socket=self.socket).stdout)
 
     def __exit__(self, *why):
         if self.dead:
