@@ -4,6 +4,7 @@
 Covers: daemon/server/check_store.c, client/cli/bench_disk.c, client/cli/bench_disk_transfer.c,
 client/cli/bench_disk_growth.c, client/cli/bench_disk_churn.c, client/cli/bench_disk_blobs.c
 """
+import os
 import pathlib
 import shutil
 import subprocess
@@ -83,6 +84,7 @@ class Disk(kveik_test.TestCase):
             self.assertRegex(busy.stderr, r"\bpid\b|process")
 
     @unittest.skipUnless(shutil.which("fio"), "no fio")
+    @unittest.skipIf(int(os.environ.get("KVEIK_TEST_SCALE", "100")) < 50, "a slow build")
     def test_bench(self):
         result = self.good_json("bench", "disk", "--quick", "--directory", self.folder)
         for shape in SHAPES:
