@@ -484,6 +484,16 @@ END_TEST
 
 int main(void)
 {
+#ifdef KVEIK_SANITIZED /* a sanitizer's library must be the first: nothing can be preloaded */
+    const TTest *const tests[] = {
+        blocks_outlive_a_stop_and_a_kill, a_second_daemon_is_refused_with_the_pid_of_the_first,
+        a_full_disk_frees_the_oldest_and_goes_on, a_flipped_bit_is_a_miss_and_never_data,
+        a_damaged_payload_is_counted_and_logged_with_its_key};
+    (void)writes_that_fail_degrade_the_tier_and_it_recovers;
+    (void)short_writes_are_continued;
+    (void)reads_that_fail_are_misses;
+    (void)a_slow_disk_hangs_nobody;
+#else
     const TTest *const tests[] = {blocks_outlive_a_stop_and_a_kill,
                                   a_second_daemon_is_refused_with_the_pid_of_the_first,
                                   writes_that_fail_degrade_the_tier_and_it_recovers,
@@ -493,6 +503,7 @@ int main(void)
                                   a_full_disk_frees_the_oldest_and_goes_on,
                                   a_flipped_bit_is_a_miss_and_never_data,
                                   a_damaged_payload_is_counted_and_logged_with_its_key};
+#endif
     struct check_suite suite = {.name = "disk_tier",
                                 .tests = tests,
                                 .count = ARRAY_COUNT(tests),

@@ -17,6 +17,7 @@
  * Covers: daemon/engine/listen.c
  * Covers: daemon/engine/import.c
  */
+#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,23 +37,45 @@ enum { LAYERS = 2, PAGES = 8, FAULTS_MAX = 4000, CLIENT_GOOD = 0, CLIENT_REFUSED
 
 static char folder[64];
 static char path[96];
+static char disk_path[96];
+static bool with_disk;
 
 static void setup(void)
 {
     (void)snprintf(folder, sizeof folder, "/tmp/kveik-torture-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(folder));
     (void)snprintf(path, sizeof path, "%s/s", folder);
+    (void)snprintf(disk_path, sizeof disk_path, "%s/disk", folder);
+}
+
+static int remove_one(const char *name, const struct stat *info, int kind, struct FTW *at)
+{
+    (void)info;
+    (void)kind;
+    (void)at;
+    return remove(name);
 }
 
 static void teardown(void)
 {
-    (void)unlink(path);
-    (void)rmdir(folder);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the tree is the test's own */
+    (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static struct settings small_settings(void)
 {
-    return (struct settings){.socket_path = path,
+    return (struct settings){.disk = with_disk,
+                             .disk_path = disk_path,
+                             .disk_bytes = 16u << 20,
+                             .disk_segment_bytes = 4u << 20,
+                             .disk_depth = 4,
+                             .disk_sync_ms = 10,
+                             .disk_slow_ms = 2000,
+                             .disk_queue_max = 64,
+                             .disk_inflight_bytes = 1u << 20,
+                             .cpu_file = "",
+                             .cpu_index = "",
+                             .socket_path = path,
                              .socket_mode = 600,
                              .cpu_bytes = 16u << 20,
                              .cpu_high_percent = 100,
@@ -220,10 +243,23 @@ START_TEST(every_receive_and_send)
     }
 END_TEST
 
+/* With a disk tier: a start that fails says why, and one that does not serves. */
+START_TEST(everything_of_the_disk)
+    {
+        with_disk = true;
+        torture(FAULT_HEAP);
+        torture(FAULT_OPEN);
+        torture(FAULT_FILE);
+        torture(FAULT_SYNC);
+        torture(FAULT_CATALOGUE);
+        torture(FAULT_THREAD);
+    }
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {every_allocation, every_mapping, every_thread_and_open,
-                                  every_receive_and_send};
+                                  every_receive_and_send, everything_of_the_disk};
     struct check_suite suite = {.name = "torture",
                                 .tests = tests,
                                 .count = ARRAY_COUNT(tests),
