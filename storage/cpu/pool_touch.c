@@ -5,7 +5,9 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/heap.h"
 #include "base/status.h"
@@ -19,7 +21,7 @@
 #define MADV_COLLAPSE 25
 #endif
 
-enum { PAGE_BYTES = 4096 };
+enum { PAGE_BYTES = 4096, RECOUNT_MS = 1000 };
 
 /* True when the whole granule has memory. */
 static bool obtain(const struct pool *pool, char *granule)
@@ -85,23 +87,43 @@ static void touch_next(struct pool *pool)
     (void)pthread_cond_signal(&pool->touched);
 }
 
+/* The kernel walks every page for an answer: with slabs that come one by one, as from a disk,
+ * asking after each would take a processor. Called and left with the mutex held. */
+static void count_pages(struct pool *pool, uint64_t *counted_ms)
+{
+    uint64_t now = clock_ms();
+    uint64_t since = now - *counted_ms;
+    if (*counted_ms != 0 && since < RECOUNT_MS) {
+        struct timespec until;
+        (void)clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += (long)(RECOUNT_MS - since) * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        (void)pthread_cond_timedwait(&pool->work, &pool->mutex, &until);
+        return; /* what came meanwhile goes first */
+    }
+    pool->recount = false;
+    (void)pthread_mutex_unlock(&pool->mutex);
+    struct smaps_bytes bytes =
+        smaps_read("/proc/self/smaps", pool->base, pool->base + pool->options.reserve_bytes);
+    atomic_store(&pool->huge_bytes, bytes.huge);
+    if (!pool->options.prefault) { /* touched by whoever used it */
+        atomic_store(&pool->touched_bytes, bytes.resident);
+    }
+    *counted_ms = clock_ms();
+    (void)pthread_mutex_lock(&pool->mutex);
+}
+
 static void *pool_main(void *arg)
 {
     struct pool *pool = arg;
+    uint64_t counted_ms = 0;
     (void)pthread_mutex_lock(&pool->mutex);
     while (!pool->stopping) {
         if (!queue_empty(&pool->slabs)) {
             touch_next(pool);
         } else if (pool->recount) {
-            pool->recount = false;
-            (void)pthread_mutex_unlock(&pool->mutex);
-            struct smaps_bytes bytes = smaps_read("/proc/self/smaps", pool->base,
-                                                  pool->base + pool->options.reserve_bytes);
-            atomic_store(&pool->huge_bytes, bytes.huge);
-            if (!pool->options.prefault) { /* touched by whoever used it */
-                atomic_store(&pool->touched_bytes, bytes.resident);
-            }
-            (void)pthread_mutex_lock(&pool->mutex);
+            count_pages(pool, &counted_ms);
         } else {
             (void)pthread_cond_wait(&pool->work, &pool->mutex);
         }
