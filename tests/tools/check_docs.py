@@ -50,7 +50,8 @@ def known_options():
         if name == "kveik":
             commands = set(re.findall(r"^\s{1,4}([a-z][a-z-]+)\b", text, re.M))
             texts += [help_of(found[0], command) for command in sorted(commands)]
-            texts.append(help_of(found[0], "bench", "local"))  # a command of a command
+            for bench in ("local", "disk"):  # commands of a command
+                texts.append(help_of(found[0], "bench", bench))
     return set(OPTION.findall("\n".join(texts))), missing
 
 
