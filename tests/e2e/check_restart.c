@@ -103,7 +103,7 @@ START_TEST(any_layout_to_any_layout_over_a_restart)
         struct rng rng = {.state = 611};
         uint64_t rounds = check_scaled(ROUNDS);
         for (uint64_t i = 0; i < rounds; i++) {
-            uint8_t keys[PROMPTS][TOKENS_MAX / 16 * KVEIK_KEY_BYTES];
+            static uint8_t keys[PROMPTS][TOKENS_MAX / 16 * KVEIK_KEY_BYTES];
             uint32_t tokens[PROMPTS];
             uint64_t seeds[PROMPTS];
             for (uint32_t p = 0; p < PROMPTS; p++) {
