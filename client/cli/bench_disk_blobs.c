@@ -69,13 +69,29 @@ static json_t *run_program(char *const argv[], struct error *error)
     return answer;
 }
 
-static void note(struct bench_disk *disk, const struct bench_shape *shape, const json_t *answer,
-                 const char *field, const char *name, const char *unit, double scale)
+/* What of the answer goes where. */
+static const struct field {
+    const char *field;
+    const char *name;
+    const char *unit;
+    double scale;
+} fields[] = {
+    {"write_bytes_per_s", "write", "GB/s", 1e-9},
+    {"read_bytes_per_s", "read", "GB/s", 1e-9},
+    {"cpu_s_per_gb", "cpu", "s/GB", 1.0},
+    {"write_amplification", "write_amplification", "written/new", 1.0},
+    {"space_amplification", "space_amplification", "of budget", 1.0},
+};
+
+static void note(struct bench_disk *disk, const struct bench_shape *shape, const json_t *answer)
 {
-    const json_t *value = json_object_get(answer, field);
-    if (json_is_number(value)) {
-        samples_add(&bench_metric(disk->report, unit, "blobs_%s_%s", name, shape->name)->samples,
-                    json_number_value(value) * scale);
+    for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
+        const json_t *value = json_object_get(answer, fields[i].field);
+        if (json_is_number(value)) {
+            struct bench_metric *metric = bench_metric(disk->report, fields[i].unit, "blobs_%s_%s",
+                                                       fields[i].name, shape->name);
+            samples_add(&metric->samples, json_number_value(value) * fields[i].scale);
+        }
     }
 }
 
@@ -107,11 +123,7 @@ int bench_disk_blobs(struct bench_disk *disk, const struct bench_shape *shape, b
     if (answer == NULL) {
         return error->status;
     }
-    note(disk, shape, answer, "write_bytes_per_s", "write", "GB/s", 1e-9);
-    note(disk, shape, answer, "read_bytes_per_s", "read", "GB/s", 1e-9);
-    note(disk, shape, answer, "cpu_s_per_gb", "cpu", "s/GB", 1.0);
-    note(disk, shape, answer, "write_amplification", "write_amplification", "written/new", 1.0);
-    note(disk, shape, answer, "space_amplification", "space_amplification", "of budget", 1.0);
+    note(disk, shape, answer);
     json_decref(answer);
     return ST_OK;
 }

@@ -260,6 +260,7 @@ START_TEST(the_service_manager_keeps_memory)
         keep_descriptor(manager);
         push_all(1);
         stop();
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread */
         ck_assert_int_eq(setenv("KVEIKD", script, 1), 0);
         for (uint32_t life = 0; life < 2; life++) {
             start_stored(false);

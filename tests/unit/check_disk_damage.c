@@ -214,8 +214,8 @@ static uint32_t list_files(const char *folder, char names[FILES_MAX][64])
     path_of(path, folder);
     DIR *files = opendir(path);
     ck_assert_ptr_nonnull(files);
-    for (const struct dirent *entry = readdir(files); entry != NULL && count < FILES_MAX;
-         entry = readdir(files)) {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is this function's own */
+    for (const struct dirent *entry; count < FILES_MAX && (entry = readdir(files)) != NULL;) {
         if (entry->d_name[0] != '.' && strlen(entry->d_name) < 32) {
             (void)snprintf(names[count++], 64, "%.16s/%.32s", folder, entry->d_name);
         }

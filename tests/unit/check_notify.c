@@ -11,6 +11,9 @@
 #include "daemon/server/notify.h"
 #include "tests/lib/unit.h"
 
+/* One thread a test, which may change its environment; names are bytes.
+ * NOLINTBEGIN(concurrency-mt-unsafe,bugprone-narrowing-conversions) */
+
 /* What LISTEN_FDNAMES says of the descriptor `fd` being `name`, all before it unnamed. */
 static void pass(int fd, const char *name, const char *pid)
 {
@@ -134,5 +137,7 @@ START_TEST(says_why_not)
         }
     }
 END_TEST
+
+/* NOLINTEND(concurrency-mt-unsafe,bugprone-narrowing-conversions) */
 
 UNIT_MAIN("notify", finds_what_was_passed, hands_a_descriptor_over, says_why_not)
