@@ -102,8 +102,9 @@ START_TEST(small_parts_share_records)
     {
         open_well();
         uint64_t sent = device_bytes(2000, 1000);
-        /* a page of header and one of payload each would be eight times as much */
-        ck_assert_uint_lt(sent, 2000 * 3 * KIB);
+        /* a page of header and one of payload each would be twice as much at least; how many share
+         * a record is a race of this thread, slow under a sanitizer, against the device */
+        ck_assert_uint_lt(sent, 2000 * 4 * KIB);
         ck_assert_uint_eq(tier_read_all(tier), 0);
     }
 END_TEST
