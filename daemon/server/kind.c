@@ -6,56 +6,38 @@
 #include <string.h>
 
 #include "base/heap.h"
+#include "daemon/server/pack.h"
 #include "daemon/server/state.h"
 
 enum { KIND_VERSION = 1, PART_BYTES_MAX_LOG = 36, EXTENT_MAX_LOG = 40 };
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-struct writer {
-    uint8_t *out;
-    uint32_t used;
-};
-
-static void put_bytes(struct writer *to, const void *bytes, uint32_t count)
-{
-    (void)memcpy(to->out + to->used, bytes, count);
-    to->used += count;
-}
-
-static void put(struct writer *to, uint64_t value, uint32_t bytes)
-{
-    for (uint32_t i = 0; i < bytes; i++) {
-        to->out[to->used++] = (uint8_t)(value >> (8 * i));
-    }
-}
-
-static void put_text(struct writer *to, const char *text)
+static void put_text(struct packer *to, const char *text)
 {
     uint32_t bytes = (uint32_t)strnlen(text, SPACE_NAME_BYTES - 1);
-    put(to, bytes, 2);
-    put_bytes(to, text, bytes);
+    pack_number(to, bytes, 2);
+    pack_bytes(to, text, bytes);
 }
 
 /* NOLINTNEXTLINE(readability-non-const-parameter): it is written through the writer */
 uint32_t kind_space_encode(const struct kind_space *space, uint8_t *out)
 {
-    struct writer to = {.out = out};
-    put(&to, KIND_VERSION, 1);
-    put_bytes(&to, space->id, CORE_KEY_BYTES);
-    put(&to, space->tenant, 4);
-    put(&to, space->admission, 1);
-    put(&to, space->quota_bytes, 8);
-    put(&to, space->group_count, 1);
+    struct packer to = {.out = out, .room = KIND_SPACE_BYTES_MAX};
+    pack_number(&to, KIND_VERSION, 1);
+    pack_bytes(&to, space->id, CORE_KEY_BYTES);
+    pack_number(&to, space->tenant, 4);
+    pack_number(&to, space->admission, 1);
+    pack_number(&to, space->quota_bytes, 8);
+    pack_number(&to, space->group_count, 1);
     for (uint32_t g = 0; g < space->group_count; g++) {
-        put(&to, space->groups[g].rule, 1);
-        put(&to, space->groups[g].window_tokens, 4);
-        put(&to, space->groups[g].layer_count, 4);
-        put(&to, space->groups[g].head_count, 4);
+        pack_number(&to, space->groups[g].rule, 1);
+        pack_number(&to, space->groups[g].window_tokens, 4);
+        pack_number(&to, space->groups[g].layer_count, 4);
+        pack_number(&to, space->groups[g].head_count, 4);
     }
     put_text(&to, space->model);
     put_text(&to, space->revision);
-    KVEIK_ASSERT(to.used <= KIND_SPACE_BYTES_MAX);
     return to.used;
 }
 
@@ -63,73 +45,39 @@ uint32_t kind_space_encode(const struct kind_space *space, uint8_t *out)
 uint32_t kind_form_encode(const struct kind_form *kind, uint8_t *out)
 {
     const struct stored_form *form = &kind->form;
-    struct writer to = {.out = out};
-    put(&to, KIND_VERSION, 1);
-    put(&to, kind->group, 4);
-    put(&to, kind->grains, 4);
-    put(&to, form->block_tokens, 4);
-    put(&to, form->cell_tokens, 4);
-    put(&to, form->layer_begin, 4);
-    put(&to, form->layer_count, 4);
-    put(&to, form->head_begin, 4);
-    put(&to, form->head_count, 4);
-    put(&to, form->element_bytes, 1);
-    put(&to, form->opaque ? 1 : 0, 1);
-    put(&to, form->layer_bytes, 8);
-    put(&to, form->part_bytes, 8);
-    put(&to, form->kind_count, 1);
+    struct packer to = {.out = out, .room = KIND_FORM_BYTES_MAX};
+    pack_number(&to, KIND_VERSION, 1);
+    pack_number(&to, kind->group, 4);
+    pack_number(&to, kind->grains, 4);
+    pack_number(&to, form->block_tokens, 4);
+    pack_number(&to, form->cell_tokens, 4);
+    pack_number(&to, form->layer_begin, 4);
+    pack_number(&to, form->layer_count, 4);
+    pack_number(&to, form->head_begin, 4);
+    pack_number(&to, form->head_count, 4);
+    pack_number(&to, form->element_bytes, 1);
+    pack_number(&to, form->opaque ? 1 : 0, 1);
+    pack_number(&to, form->layer_bytes, 8);
+    pack_number(&to, form->part_bytes, 8);
+    pack_number(&to, form->kind_count, 1);
     for (uint32_t k = 0; k < form->kind_count; k++) {
-        put(&to, form->kinds[k].offset, 8);
-        put(&to, form->kinds[k].bytes, 8);
-        put(&to, form->kinds[k].cell_stride, 8);
-        put(&to, form->kinds[k].token_stride, 8);
-        put(&to, form->kinds[k].head_stride, 8);
-        put(&to, form->kinds[k].element_stride, 8);
-        put(&to, form->kinds[k].elements, 4);
+        pack_number(&to, form->kinds[k].offset, 8);
+        pack_number(&to, form->kinds[k].bytes, 8);
+        pack_number(&to, form->kinds[k].cell_stride, 8);
+        pack_number(&to, form->kinds[k].token_stride, 8);
+        pack_number(&to, form->kinds[k].head_stride, 8);
+        pack_number(&to, form->kinds[k].element_stride, 8);
+        pack_number(&to, form->kinds[k].elements, 4);
     }
-    KVEIK_ASSERT(to.used <= KIND_FORM_BYTES_MAX);
     return to.used;
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-struct reader {
-    const uint8_t *bytes;
-    uint32_t count;
-    uint32_t used;
-    bool good;
-};
-
-static const uint8_t *take(struct reader *from, uint32_t bytes)
+static void get_text(struct unpacker *from, char *out)
 {
-    if (!from->good || bytes > from->count - from->used) {
-        from->good = false;
-        return NULL;
-    }
-    const uint8_t *at = from->bytes + from->used;
-    from->used += bytes;
-    return at;
-}
-
-static uint64_t get(struct reader *from, uint32_t bytes)
-{
-    const uint8_t *at = take(from, bytes);
-    uint64_t value = 0;
-    for (uint32_t i = 0; at != NULL && i < bytes; i++) {
-        value |= (uint64_t)at[i] << (8 * i);
-    }
-    return value;
-}
-
-static uint32_t get32(struct reader *from)
-{
-    return (uint32_t)get(from, 4);
-}
-
-static void get_text(struct reader *from, char *out)
-{
-    uint32_t bytes = (uint32_t)get(from, 2);
-    const uint8_t *at = bytes < SPACE_NAME_BYTES ? take(from, bytes) : NULL;
+    uint32_t bytes = (uint32_t)unpack_number(from, 2);
+    const uint8_t *at = bytes < SPACE_NAME_BYTES ? unpack_bytes(from, bytes) : NULL;
     if (at == NULL) {
         from->good = false;
         return;
@@ -140,25 +88,25 @@ static void get_text(struct reader *from, char *out)
 
 bool kind_space_decode(const uint8_t *bytes, uint32_t count, struct kind_space *out)
 {
-    struct reader from = {.bytes = bytes, .count = count, .good = true};
+    struct unpacker from = {.bytes = bytes, .count = count, .good = true};
     *out = (struct kind_space){0};
-    bool good = get(&from, 1) == KIND_VERSION;
-    const uint8_t *id = take(&from, CORE_KEY_BYTES);
+    bool good = unpack_number(&from, 1) == KIND_VERSION;
+    const uint8_t *id = unpack_bytes(&from, CORE_KEY_BYTES);
     if (!good || id == NULL) {
         return false;
     }
     (void)memcpy(out->id, id, CORE_KEY_BYTES);
-    out->tenant = get32(&from);
-    out->admission = (uint32_t)get(&from, 1);
-    out->quota_bytes = get(&from, 8);
-    out->group_count = (uint32_t)get(&from, 1);
+    out->tenant = unpack_u32(&from, 4);
+    out->admission = (uint32_t)unpack_number(&from, 1);
+    out->quota_bytes = unpack_number(&from, 8);
+    out->group_count = (uint32_t)unpack_number(&from, 1);
     good = out->group_count >= 1 && out->group_count <= CORE_GROUPS_MAX;
     for (uint32_t g = 0; good && g < out->group_count; g++) {
         struct core_group *group = &out->groups[g];
-        group->rule = (uint32_t)get(&from, 1);
-        group->window_tokens = get32(&from);
-        group->layer_count = get32(&from);
-        group->head_count = get32(&from);
+        group->rule = (uint32_t)unpack_number(&from, 1);
+        group->window_tokens = unpack_u32(&from, 4);
+        group->layer_count = unpack_u32(&from, 4);
+        group->head_count = unpack_u32(&from, 4);
         good = group->rule >= CORE_EVERY && group->rule <= CORE_STATE && group->layer_count > 0 &&
                group->layer_count <= LAYOUT_LAYERS_MAX && group->head_count > 0 &&
                group->head_count <= LAYOUT_HEADS_MAX;
@@ -168,7 +116,7 @@ bool kind_space_decode(const uint8_t *bytes, uint32_t count, struct kind_space *
     }
     get_text(&from, out->model);
     get_text(&from, out->revision);
-    return from.good && from.used == count;
+    return unpack_end(&from);
 }
 
 /* Every byte that the strides of a plane can reach lies in the layer. */
@@ -212,37 +160,37 @@ static bool form_sound(const struct kind_form *kind)
 
 bool kind_form_decode(const uint8_t *bytes, uint32_t count, struct kind_form *out)
 {
-    struct reader from = {.bytes = bytes, .count = count, .good = true};
+    struct unpacker from = {.bytes = bytes, .count = count, .good = true};
     *out = (struct kind_form){0};
     struct stored_form *form = &out->form;
-    bool good = get(&from, 1) == KIND_VERSION;
-    out->group = get32(&from);
-    out->grains = get32(&from);
-    form->block_tokens = get32(&from);
-    form->cell_tokens = get32(&from);
-    form->layer_begin = get32(&from);
-    form->layer_count = get32(&from);
-    form->head_begin = get32(&from);
-    form->head_count = get32(&from);
-    form->element_bytes = (uint32_t)get(&from, 1);
-    form->opaque = get(&from, 1) != 0;
-    form->layer_bytes = get(&from, 8);
-    form->part_bytes = get(&from, 8);
-    form->kind_count = (uint32_t)get(&from, 1);
+    bool good = unpack_number(&from, 1) == KIND_VERSION;
+    out->group = unpack_u32(&from, 4);
+    out->grains = unpack_u32(&from, 4);
+    form->block_tokens = unpack_u32(&from, 4);
+    form->cell_tokens = unpack_u32(&from, 4);
+    form->layer_begin = unpack_u32(&from, 4);
+    form->layer_count = unpack_u32(&from, 4);
+    form->head_begin = unpack_u32(&from, 4);
+    form->head_count = unpack_u32(&from, 4);
+    form->element_bytes = (uint32_t)unpack_number(&from, 1);
+    form->opaque = unpack_number(&from, 1) != 0;
+    form->layer_bytes = unpack_number(&from, 8);
+    form->part_bytes = unpack_number(&from, 8);
+    form->kind_count = (uint32_t)unpack_number(&from, 1);
     if (!good || form->kind_count == 0 || form->kind_count > LAYOUT_KINDS_MAX) {
         return false;
     }
     for (uint32_t k = 0; k < form->kind_count; k++) {
         struct stored_kind *kind = &form->kinds[k];
-        kind->offset = get(&from, 8);
-        kind->bytes = get(&from, 8);
-        kind->cell_stride = get(&from, 8);
-        kind->token_stride = get(&from, 8);
-        kind->head_stride = get(&from, 8);
-        kind->element_stride = get(&from, 8);
-        kind->elements = get32(&from);
+        kind->offset = unpack_number(&from, 8);
+        kind->bytes = unpack_number(&from, 8);
+        kind->cell_stride = unpack_number(&from, 8);
+        kind->token_stride = unpack_number(&from, 8);
+        kind->head_stride = unpack_number(&from, 8);
+        kind->element_stride = unpack_number(&from, 8);
+        kind->elements = unpack_u32(&from, 4);
     }
-    return from.good && from.used == count && form_sound(out);
+    return unpack_end(&from) && form_sound(out);
 }
 
 /* ---- their numbers --------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/fault.h"
 #include "base/heap.h"
 #include "base/status.h"
@@ -138,7 +139,7 @@ static int verify(struct snapshot *snapshot, const struct snapshot_home *home, s
     if (status != ST_OK) {
         return status;
     }
-    snapshot->checksum = snapshot_get_u64(trailer);
+    snapshot->checksum = get_u64(trailer);
     status = check_sum(snapshot, error); /* first: then what it says else was really written */
     if (status == ST_OK) {
         status = snapshot_home_check(&snapshot->header.home, home, error);
@@ -268,7 +269,7 @@ int snapshot_next(struct snapshot *snapshot, const void **record_out, uint32_t *
     if (status != ST_OK) {
         return status;
     }
-    uint32_t bytes = snapshot_get_u32(snapshot->buffer + snapshot->begin);
+    uint32_t bytes = get_u32(snapshot->buffer + snapshot->begin);
     if (bytes == 0 || bytes > SNAPSHOT_RECORD_BYTES_MAX ||
         bytes > snapshot->payload_left - LENGTH_BYTES) {
         return error_set(error, ST_CORRUPT, "the index is damaged: a record of %u bytes", bytes);

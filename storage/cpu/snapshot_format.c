@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/fault.h"
 #include "base/status.h"
 
@@ -62,16 +63,16 @@ void snapshot_header_encode(const struct snapshot_header *header,
     const struct snapshot_home *home = &header->home;
     memset(bytes_out, 0, SNAPSHOT_HEADER_BYTES);
     memcpy(bytes_out + MAGIC_AT, magic_text, sizeof magic_text);
-    snapshot_put_u32(bytes_out + FORMAT_AT, SNAPSHOT_FORMAT);
-    snapshot_put_u32(bytes_out + CONTENT_FORMAT_AT, home->content_format);
-    snapshot_put_u32(bytes_out + GRANULE_AT, home->granule_bytes);
-    snapshot_put_u32(bytes_out + PAGE_AT, home->page_bytes);
-    snapshot_put_u64(bytes_out + DEVICE_AT, home->pool.device);
-    snapshot_put_u64(bytes_out + INODE_AT, home->pool.inode);
-    snapshot_put_u64(bytes_out + RESERVE_AT, home->pool.reserve_bytes);
-    snapshot_put_u64(bytes_out + CREATED_AT, header->created_s);
-    snapshot_put_u64(bytes_out + RECORDS_AT, header->record_count);
-    snapshot_put_u64(bytes_out + PAYLOAD_AT, header->payload_bytes);
+    put_u32(bytes_out + FORMAT_AT, SNAPSHOT_FORMAT);
+    put_u32(bytes_out + CONTENT_FORMAT_AT, home->content_format);
+    put_u32(bytes_out + GRANULE_AT, home->granule_bytes);
+    put_u32(bytes_out + PAGE_AT, home->page_bytes);
+    put_u64(bytes_out + DEVICE_AT, home->pool.device);
+    put_u64(bytes_out + INODE_AT, home->pool.inode);
+    put_u64(bytes_out + RESERVE_AT, home->pool.reserve_bytes);
+    put_u64(bytes_out + CREATED_AT, header->created_s);
+    put_u64(bytes_out + RECORDS_AT, header->record_count);
+    put_u64(bytes_out + PAYLOAD_AT, header->payload_bytes);
     memcpy(bytes_out + BOOT_ID_AT, home->boot_id, sizeof home->boot_id);
     memcpy(bytes_out + VERSION_AT, header->version, sizeof header->version);
 }
@@ -95,21 +96,21 @@ int snapshot_header_decode(const uint8_t bytes[SNAPSHOT_HEADER_BYTES],
     if (memcmp(bytes + MAGIC_AT, magic_text, sizeof magic_text) != 0) {
         return error_set(error, ST_CORRUPT, "the file is not an index of kveik's");
     }
-    uint32_t format = snapshot_get_u32(bytes + FORMAT_AT);
+    uint32_t format = get_u32(bytes + FORMAT_AT);
     if (format != SNAPSHOT_FORMAT) {
         return error_set(error, ST_VERSION, "the index has format %u, this daemon reads %u", format,
                          (unsigned)SNAPSHOT_FORMAT);
     }
     struct snapshot_header header = {
-        .home = {.pool = {.device = snapshot_get_u64(bytes + DEVICE_AT),
-                          .inode = snapshot_get_u64(bytes + INODE_AT),
-                          .reserve_bytes = snapshot_get_u64(bytes + RESERVE_AT)},
-                 .granule_bytes = snapshot_get_u32(bytes + GRANULE_AT),
-                 .page_bytes = snapshot_get_u32(bytes + PAGE_AT),
-                 .content_format = snapshot_get_u32(bytes + CONTENT_FORMAT_AT)},
-        .created_s = snapshot_get_u64(bytes + CREATED_AT),
-        .record_count = snapshot_get_u64(bytes + RECORDS_AT),
-        .payload_bytes = snapshot_get_u64(bytes + PAYLOAD_AT)};
+        .home = {.pool = {.device = get_u64(bytes + DEVICE_AT),
+                          .inode = get_u64(bytes + INODE_AT),
+                          .reserve_bytes = get_u64(bytes + RESERVE_AT)},
+                 .granule_bytes = get_u32(bytes + GRANULE_AT),
+                 .page_bytes = get_u32(bytes + PAGE_AT),
+                 .content_format = get_u32(bytes + CONTENT_FORMAT_AT)},
+        .created_s = get_u64(bytes + CREATED_AT),
+        .record_count = get_u64(bytes + RECORDS_AT),
+        .payload_bytes = get_u64(bytes + PAYLOAD_AT)};
     get_text(bytes + BOOT_ID_AT, header.home.boot_id, sizeof header.home.boot_id);
     get_text(bytes + VERSION_AT, header.version, sizeof header.version);
     *header_out = header;

@@ -26,31 +26,4 @@ int snapshot_header_decode(const uint8_t bytes[SNAPSHOT_HEADER_BYTES],
 int snapshot_home_check(const struct snapshot_home *found, const struct snapshot_home *home,
                         struct error *error);
 
-static inline void snapshot_put_u32(uint8_t *at, uint32_t value)
-{
-    for (uint32_t i = 0; i < 4; i++) {
-        at[i] = (uint8_t)(value >> (8 * i));
-    }
-}
-
-static inline uint32_t snapshot_get_u32(const uint8_t *at)
-{
-    uint32_t value = 0;
-    for (uint32_t i = 0; i < 4; i++) {
-        value |= (uint32_t)at[i] << (8 * i);
-    }
-    return value;
-}
-
-static inline void snapshot_put_u64(uint8_t *at, uint64_t value)
-{
-    snapshot_put_u32(at, (uint32_t)value);
-    snapshot_put_u32(at + 4, (uint32_t)(value >> 32));
-}
-
-static inline uint64_t snapshot_get_u64(const uint8_t *at)
-{
-    return snapshot_get_u32(at) | (uint64_t)snapshot_get_u32(at + 4) << 32;
-}
-
 #endif

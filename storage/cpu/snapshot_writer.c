@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/fault.h"
 #include "base/heap.h"
 #include "base/status.h"
@@ -198,7 +199,7 @@ int snapshot_writer_append(struct snapshot_writer *writer, const void *record, u
         return error_set(error, writer->status, "snapshot: it failed before");
     }
     uint8_t length[4];
-    snapshot_put_u32(length, bytes);
+    put_u32(length, bytes);
     (void)XXH3_64bits_update(writer->hash, length, sizeof length);
     (void)XXH3_64bits_update(writer->hash, record, bytes);
     int status = put(writer, length, sizeof length, error);
@@ -217,8 +218,7 @@ static int write_ends(struct snapshot_writer *writer, struct error *error)
     uint8_t header[SNAPSHOT_HEADER_BYTES];
     uint8_t trailer[SNAPSHOT_TRAILER_BYTES];
     snapshot_header_encode(&writer->header, header);
-    snapshot_put_u64(trailer,
-                     XXH3_64bits_withSeed(header, sizeof header, XXH3_64bits_digest(writer->hash)));
+    put_u64(trailer, XXH3_64bits_withSeed(header, sizeof header, XXH3_64bits_digest(writer->hash)));
     int status = put(writer, trailer, sizeof trailer, error);
     if (status == ST_OK) {
         status = flush(writer, error);

@@ -1,8 +1,8 @@
 #include "storage/disk/bounce.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/heap.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/io.h"
 
 enum {

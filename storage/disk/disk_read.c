@@ -2,9 +2,9 @@
  * first half of a move is a read into a buffer of our own. */
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/heap.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/disk_internal.h"
 #include "storage/disk/seal.h"
 

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/heap.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/disk_internal.h"
 #include "storage/disk/seal.h"
 

@@ -1,9 +1,9 @@
 /* The table of segments, and which ones the two streams write to. */
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/heap.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/disk_internal.h"
 
 enum { KEEP_MIN = 3 /* with more segments than this, one is kept for survivors */ };

@@ -4,8 +4,8 @@
  * is dropped. If the scan meets damage, the catalogue is made again and the scan goes on behind the
  * last entry that was given.
  */
+#include "base/bytes.h"
 #include "base/heap.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/disk_internal.h"
 #include "storage/disk/rebuild.h"
 

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/status.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/seal.h"
 
 /* "KVEIKST\n", "KVEIKSG\n" as numbers: magics and checksums stay where they are in all versions. */

@@ -1,8 +1,8 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/status.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/format.h"
 #include "storage/disk/seal.h"
 

@@ -5,10 +5,10 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/fault.h"
 #include "base/heap.h"
 #include "base/status.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/disk.h"
 
 enum { CHUNK_BYTES = 1024 * 1024 };

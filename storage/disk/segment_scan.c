@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/fault.h"
 #include "base/heap.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/segment.h"
 
 enum { WINDOW_BYTES = 1024 * 1024 };

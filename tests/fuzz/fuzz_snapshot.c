@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "storage/cpu/snapshot.h"
 #include "storage/cpu/snapshot_format.h"
 #include "tests/fuzz/fuzz.h"
@@ -30,7 +31,7 @@ static size_t dress(const uint8_t *data, size_t bytes, uint8_t *file)
     memcpy(file + SNAPSHOT_HEADER_BYTES, data + 1, bytes - 1);
     uint64_t sum =
         XXH3_64bits_withSeed(file, SNAPSHOT_HEADER_BYTES, XXH3_64bits(data + 1, bytes - 1));
-    snapshot_put_u64(file + SNAPSHOT_HEADER_BYTES + bytes - 1, sum);
+    put_u64(file + SNAPSHOT_HEADER_BYTES + bytes - 1, sum);
     return SNAPSHOT_HEADER_BYTES + bytes - 1 + SNAPSHOT_TRAILER_BYTES;
 }
 

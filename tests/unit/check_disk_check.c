@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/catalogue.h"
 #include "storage/disk/format.h"
 #include "storage/disk/segment.h"

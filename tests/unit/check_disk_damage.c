@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/rng.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/format.h"
 #include "storage/disk/seal.h"
 #include "tests/lib/check_main.h"

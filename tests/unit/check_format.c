@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/rng.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/format.h"
 #include "storage/disk/seal.h"
 #include "tests/lib/check_main.h"

@@ -12,9 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/fault.h"
 #include "base/heap.h"
-#include "storage/disk/bytes.h"
 #include "storage/disk/lock.h"
 #include "storage/disk/segment.h"
 #include "storage/disk/store_file.h"

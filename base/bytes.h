@@ -1,6 +1,7 @@
-/* Little-endian numbers at any address: how everything on disk is written. */
-#ifndef KVEIK_STORAGE_DISK_BYTES_H
-#define KVEIK_STORAGE_DISK_BYTES_H
+/* Little-endian numbers at any address: how what is kept on disk, or for the next daemon, is
+ * written. */
+#ifndef KVEIK_BASE_BYTES_H
+#define KVEIK_BASE_BYTES_H
 
 #include <stdint.h>
 
