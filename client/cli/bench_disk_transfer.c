@@ -64,7 +64,8 @@ static int fio_passes(struct transfer *transfer, bool write, struct error *error
 {
     struct bench_disk_job job = {.block_bytes = (uint32_t)transfer->block_bytes,
                                  .depth = transfer->disk->depth,
-                                 .total_bytes = transfer->disk->bytes};
+                                 .total_bytes = transfer->disk->bytes,
+                                 .preallocated = true}; /* as segment files are: no easier limit */
     struct bench_disk_result result = {0};
     int status = write ? bench_disk_limit_write(&transfer->disk->limit, &job, &result, error)
                        : bench_disk_limit_read(&transfer->disk->limit, &job, &result, error);
