@@ -380,17 +380,30 @@ START_TEST(a_pull_waits_for_verification)
     }
 END_TEST
 
-START_TEST(nonsense_is_refused)
+/* Where each class of slots has its addresses. */
+static uint64_t class_reserve(void)
+{
+    struct core_limits limits = limits_of(false);
+    return core_reserve_bytes(&limits) / CORE_CLASSES_MAX;
+}
+
+/* Blocks of the first shape are told to `kept`, and a core begins that has none of them. */
+static void begin_again(struct world *world, struct kept *kept, uint32_t blocks)
+{
+    open_world(world);
+    fixture_store(&world->fixture, 0, world->shapes[0], 7, blocks);
+    keep(world, kept);
+    fixture_close(&world->fixture);
+    struct core_limits limits = limits_of(false);
+    fixture_open(&world->fixture, &limits);
+}
+
+START_TEST(slabs_that_are_nonsense)
     {
         struct world *world = heap_calloc(1, sizeof *world);
         struct kept *kept = heap_calloc(1, sizeof *kept);
-        open_world(world);
-        fixture_store(&world->fixture, 0, world->shapes[0], 7, 3);
-        keep(world, kept);
-        fixture_close(&world->fixture);
-        struct core_limits limits = limits_of(false);
-        fixture_open(&world->fixture, &limits);
-        uint64_t reserve = core_reserve_bytes(&limits) / CORE_CLASSES_MAX;
+        begin_again(world, kept, 3);
+        uint64_t reserve = class_reserve();
         ck_assert_int_eq(restore_slab(world, 1000, 0), ST_MISMATCH); /* no slot has this size */
         ck_assert_int_eq(restore_slab(world, 0, 0), ST_MISMATCH);
         ck_assert_int_eq(restore_slab(world, UINT64_MAX - 100, 0), ST_MISMATCH);
@@ -407,6 +420,24 @@ START_TEST(nonsense_is_refused)
             ck_assert_int_eq(restore_slab(world, 4096, reserve * 9 + (uint64_t)4096 * i), ST_OK);
         }
         ck_assert_int_eq(restore_slab(world, 2048, reserve * 8), ST_LIMIT); /* over the budget */
+        restore_end(world);
+        core_check(world->fixture.core);
+        ck_assert_uint_eq(fixture_gauges(&world->fixture).slab_bytes, 0); /* none has a part */
+        fixture_close(&world->fixture);
+        heap_free(kept);
+        heap_free(world);
+    }
+END_TEST
+
+START_TEST(parts_that_are_nonsense)
+    {
+        struct world *world = heap_calloc(1, sizeof *world);
+        struct kept *kept = heap_calloc(1, sizeof *kept);
+        begin_again(world, kept, 3);
+        uint64_t reserve = class_reserve();
+        ck_assert_int_eq(restore_slab(world, 1024, 4096 * 3), ST_OK);
+        ck_assert_int_eq(restore_slab(world, 1024, 4096), ST_OK);
+        ck_assert_int_eq(restore_slab(world, 4096, reserve * 9 + (uint64_t)4096 * 2), ST_OK);
         world_register(world, false);
         struct kept_part part = kept->parts[0];
         const uint64_t offsets[] = {0,          4096 * 2,    4096 * 3 + 512,    4096 * 20,
@@ -443,12 +474,7 @@ START_TEST(a_slab_that_cannot_be_adopted)
     {
         struct world *world = heap_calloc(1, sizeof *world);
         struct kept *kept = heap_calloc(1, sizeof *kept);
-        open_world(world);
-        fixture_store(&world->fixture, 0, world->shapes[0], 7, 1);
-        keep(world, kept);
-        fixture_close(&world->fixture);
-        struct core_limits limits = limits_of(false);
-        fixture_open(&world->fixture, &limits);
+        begin_again(world, kept, 1);
         ck_assert_int_eq(restore_slab(world, kept->slabs[0].slot_bytes, kept->slabs[0].offset),
                          ST_OK);
         struct core_event event = {.kind = EVENT_SLAB_FAILED,
@@ -581,5 +607,5 @@ START_TEST(random_life_after_a_restart)
 END_TEST
 
 UNIT_MAIN("keep", what_was_told_is_taken, damage_is_given_up, a_pull_waits_for_verification,
-          nonsense_is_refused, a_slab_that_cannot_be_adopted,
+          slabs_that_are_nonsense, parts_that_are_nonsense, a_slab_that_cannot_be_adopted,
           without_memory_nothing_is_taken_and_nothing_breaks, random_life_after_a_restart)
